@@ -1,0 +1,1 @@
+"""Information structures of [MS-FSCC] and the identifiers and descriptors of [MS-DTYP] inside them."""

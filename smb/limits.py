@@ -1,0 +1,29 @@
+"""Everything that a peer can make us keep, and how much of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_IO_SIZE: Final = 8 << 20  # one READ, WRITE or transaction ([MS-SMB2] §3.3.1: MaxReadSize and so on)
+MAX_MESSAGE_SIZE: Final = MAX_IO_SIZE + 64 * 1024  # with headers, compounds and the transform header
+MAX_UNAUTHENTICATED_MESSAGE_SIZE: Final = 128 * 1024  # before the first session is there
+MAX_COMPOUND: Final = 64  # messages in one packet
+MAX_CREDITS: Final = 1024  # message ids that a client may have at its disposal
+CREDIT_SIZE: Final = 65536  # bytes of payload that one credit pays for (§3.1.5.2)
+MAX_OUTSTANDING: Final = 512  # requests of one connection being worked on, waiting ones included
+MAX_OUTSTANDING_BYTES: Final = 64 << 20  # payload of these, before we stop reading
+MAX_CONNECTIONS_LOGGED: Final = 4096  # sources whose first bad message is remembered
+MAX_SESSIONS: Final = 64  # of one connection
+MAX_SETUP_ROUNDS: Final = 8  # SESSION_SETUP messages of one exchange
+MAX_TREES: Final = 256  # of one session
+MAX_OPENS: Final = 16384  # of one connection
+MAX_LOCKS_PER_REQUEST: Final = 64
+MAX_LOCKS_PER_OPEN: Final = 4096
+MAX_NOTIFIES: Final = 256  # waiting CHANGE_NOTIFY requests of one connection
+MAX_DIRECTORY_BUFFER: Final = 1 << 20  # one QUERY_DIRECTORY response
+MAX_COPY_CHUNKS: Final = 256  # §3.3.3: ServerSideCopyMaxNumberofChunks
+MAX_COPY_CHUNK: Final = 1 << 20
+MAX_COPY_DATA: Final = 16 << 20
+MAX_PATH: Final = 4096  # characters of a name in a request
+NEGOTIATE_TIMEOUT_S: Final = 30.0  # from the stream's start to a session
+SEND_TIMEOUT_S: Final = 120.0  # a client that takes no response is given up
