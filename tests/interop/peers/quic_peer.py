@@ -1,6 +1,6 @@
 """One QUIC stream each way with a stack that we did not write: aioquic or qh3.
 
-Both keep the asyncio interface that aioquic began with, so one program drives either of them. The protocol, the
+Both keep the asyncio interface that aioquic began with, so one program drives either. The protocol, the
 arguments and the output are described in README.md beside this file.
 """
 
