@@ -1,7 +1,7 @@
 """TLS 1.3 over TCP with Python's ssl, the yardstick beside the QUIC stacks: 1 MiB writes, blocking sockets.
 
-Arguments and output are those of quic_peer.py (README.md beside this file). Python's ssl cannot half-close, so
-the client's first 16 bytes say both lengths: what it wants back, then what it will send.
+Arguments and output are those of quic_peer.py (README.md beside this file). Python's ssl cannot half-close,
+so the client's first 16 bytes say both lengths: what it wants back, then what it will send.
 """
 
 import argparse
