@@ -36,11 +36,11 @@ class ProtocolViolation(Exception):
     `frame_type` is 0 when no particular frame is to blame (RFC 9000 §19.19).
     """
 
-    def __init__(self, code: int, frame_type: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, frame_type: int = 0) -> None:
         super().__init__(reason)
         self.code = code
-        self.frame_type = frame_type
         self.reason = reason
+        self.frame_type = frame_type
 
     def __str__(self) -> str:
         return f"{error_name(self.code)}: {self.reason}"

@@ -570,14 +570,14 @@ def parse_frame(buf: memoryview, pos: int, end: int, packet_type: PacketType) ->
         frame_type, _ = varint.decode(buf, pos)
         if frame_type in FRAME_CODECS:
             raise ProtocolViolation(
-                TransportErrorCode.PROTOCOL_VIOLATION, frame_type, "frame type is not in its shortest form"
+                TransportErrorCode.PROTOCOL_VIOLATION, "frame type is not in its shortest form", frame_type
             )
         _malformed("unknown frame type", frame_type)
     if packet_type not in codec.packets:
         raise ProtocolViolation(
             TransportErrorCode.PROTOCOL_VIOLATION,
-            frame_type,
             f"{codec.name} in a packet of type {packet_type.name}",
+            frame_type,
         )
     try:
         frame, pos = codec.parse(buf, pos + 1, end)
@@ -589,4 +589,4 @@ def parse_frame(buf: memoryview, pos: int, end: int, packet_type: PacketType) ->
 
 def _malformed(reason: str, frame_type: int = 0) -> NoReturn:
     """§12.4: the frame cannot be read -> FRAME_ENCODING_ERROR. `parse_frame` fills in the type."""
-    raise ProtocolViolation(TransportErrorCode.FRAME_ENCODING_ERROR, frame_type, reason)
+    raise ProtocolViolation(TransportErrorCode.FRAME_ENCODING_ERROR, reason, frame_type)

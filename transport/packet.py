@@ -272,4 +272,4 @@ def _byte(value: int) -> bytes:
 
 
 def _drop(reason: str) -> NoReturn:
-    raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, 0, reason)
+    raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, reason)

@@ -292,4 +292,4 @@ def _entry(parameter_id: int, value: bytes) -> bytes:
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise ProtocolViolation(TransportErrorCode.TRANSPORT_PARAMETER_ERROR, FrameType.CRYPTO, reason)
+    raise ProtocolViolation(TransportErrorCode.TRANSPORT_PARAMETER_ERROR, reason, FrameType.CRYPTO)

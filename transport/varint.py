@@ -51,7 +51,7 @@ def decode(buf: bytes | bytearray | memoryview, pos: int) -> tuple[int, int]:
         return _read_u64(buf, pos)[0] & 0x3FFFFFFFFFFFFFFF, pos + 8
     except (IndexError, error):
         # RFC 9000 §12.4: a frame that ends early is malformed -> FRAME_ENCODING_ERROR
-        raise ProtocolViolation(TransportErrorCode.FRAME_ENCODING_ERROR, 0, "truncated integer") from None
+        raise ProtocolViolation(TransportErrorCode.FRAME_ENCODING_ERROR, "truncated integer") from None
 
 
 def size(value: int) -> int:

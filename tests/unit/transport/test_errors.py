@@ -6,7 +6,7 @@ from quicfs.transport.errors import ClosedError, ProtocolViolation, TransportErr
 
 
 def test_violation_carries_what_connection_close_needs() -> None:
-    violation = ProtocolViolation(TransportErrorCode.FLOW_CONTROL_ERROR, 0x08, "stream limit exceeded")
+    violation = ProtocolViolation(TransportErrorCode.FLOW_CONTROL_ERROR, "stream limit exceeded", 0x08)
     assert (violation.code, violation.frame_type, violation.reason) == (3, 8, "stream limit exceeded")
     assert str(violation) == "FLOW_CONTROL_ERROR: stream limit exceeded"
 
