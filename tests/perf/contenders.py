@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 
-from tests.interop.peers.certificates import Certificates
-from tests.perf.processes import run
+from quicfs.certs import CertificateFiles
+from tests.interop.peers.processes import run
 
 PEERS = Path(__file__).parents[1] / "interop" / "peers"
 CLIENT_TIMEOUT_S = 120.0
@@ -41,7 +41,7 @@ class Contender(ABC):
         return None
 
     @abstractmethod
-    def server_command(self, address: str, port: int, certificates: Certificates) -> Sequence[str]: ...
+    def server_command(self, address: str, port: int, certificates: CertificateFiles) -> Sequence[str]: ...
 
     @abstractmethod
     def transfer(
@@ -49,7 +49,7 @@ class Contender(ABC):
         prefix: Sequence[str],
         address: str,
         port: int,
-        certificates: Certificates,
+        certificates: CertificateFiles,
         direction: Direction,
         size: int,
     ) -> float:
@@ -67,7 +67,7 @@ class PythonPeer(Contender):
     def version(self) -> str:
         return importlib.metadata.version(self.name)
 
-    def server_command(self, address: str, port: int, certificates: Certificates) -> Sequence[str]:
+    def server_command(self, address: str, port: int, certificates: CertificateFiles) -> Sequence[str]:
         return [
             *self._command,
             *("server", "--host", address, "--port", str(port)),
@@ -79,7 +79,7 @@ class PythonPeer(Contender):
         prefix: Sequence[str],
         address: str,
         port: int,
-        certificates: Certificates,
+        certificates: CertificateFiles,
         direction: Direction,
         size: int,
     ) -> float:
@@ -113,7 +113,7 @@ class Quicfs(Contender):
     def version(self) -> str:
         return importlib.metadata.version("quicfs")
 
-    def server_command(self, address: str, port: int, certificates: Certificates) -> Sequence[str]:
+    def server_command(self, address: str, port: int, certificates: CertificateFiles) -> Sequence[str]:
         return [
             *(sys.executable, "-m", "quicfs", "perf", "server", "--listen", f"{address}:{port}"),
             *("--cert", str(certificates.cert), "--key", str(certificates.key)),
@@ -124,7 +124,7 @@ class Quicfs(Contender):
         prefix: Sequence[str],
         address: str,
         port: int,
-        certificates: Certificates,
+        certificates: CertificateFiles,
         direction: Direction,
         size: int,
     ) -> float:
@@ -160,7 +160,7 @@ class Ngtcp2(Contender):
             return None
         return "apt-get install ngtcp2-server ngtcp2-client"
 
-    def server_command(self, address: str, port: int, certificates: Certificates) -> Sequence[str]:
+    def server_command(self, address: str, port: int, certificates: CertificateFiles) -> Sequence[str]:
         return [
             *("gtlsserver", "--quiet", "--no-quic-dump", "--no-http-dump", "--max-dyn-length=64G"),
             *(address, str(port), str(certificates.key), str(certificates.cert)),
@@ -171,7 +171,7 @@ class Ngtcp2(Contender):
         prefix: Sequence[str],
         address: str,
         port: int,
-        certificates: Certificates,
+        certificates: CertificateFiles,
         direction: Direction,
         size: int,
     ) -> float:

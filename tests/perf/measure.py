@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.interop.peers.certificates import make_certificates
+from quicfs import certs
 from tests.perf.contenders import Contender, Direction
 from tests.perf.links import Link
-from tests.perf.processes import ProcessFailed, free_port, server
+from tests.interop.peers.processes import ProcessFailed, free_port, server
 
 FIRST_SIZE = 4 << 20
 LARGEST_SIZE = 8 << 30
@@ -61,7 +61,7 @@ def measure(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quicfs-perf-")))
         link = stack.enter_context(make_link())
-        certificates = make_certificates(folder / "certificates", ["localhost", link.server_address])
+        certificates = certs.create(folder / "certificates", ["localhost", link.server_address])
         transfers: dict[tuple[str, Direction], Transfer] = {}
         for contender in contenders:
             port = free_port()
