@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from quicfs import certs
+from tests.interop.peers.processes import ProcessFailed, free_port, server
 from tests.perf.contenders import Contender, Direction
 from tests.perf.links import Link
-from tests.interop.peers.processes import ProcessFailed, free_port, server
 
 FIRST_SIZE = 4 << 20
 LARGEST_SIZE = 8 << 30

@@ -1,7 +1,7 @@
 """Samba's own smbclient, over QUIC (libngtcp2), against `quicfs serve`.
 
-`tests/interop/samba/prepare` makes the root that it lives in. What its QUIC cannot do is not tried here: it never
-sends a lost datagram again, and it breaks off large puts by itself (also against other servers).
+`tests/interop/samba/prepare` makes the root that it lives in. What its QUIC cannot do is not tried here: it
+never sends a lost datagram again, and it breaks off large puts by itself (also against other servers).
 """
 
 import hashlib
