@@ -16,7 +16,9 @@ from quicfs.vfs.api import (
     SetAttr,
     StatFs,
     Status,
+    Watch,
 )
+from quicfs.vfs.local import LocalTree
 
 assert __name__ == "quicfs.vfs", "import this package as quicfs.vfs"
 
@@ -29,6 +31,7 @@ __all__ = [
     "FileKind",
     "FileSystem",
     "FsError",
+    "LocalTree",
     "LockKind",
     "Node",
     "OpenFile",
@@ -36,4 +39,5 @@ __all__ = [
     "SetAttr",
     "StatFs",
     "Status",
+    "Watch",
 ]

@@ -35,6 +35,7 @@ __all__ = [
     "SetAttr",
     "StatFs",
     "Status",
+    "Watch",
 ]
 
 NOW: Final = -1
@@ -132,13 +133,24 @@ class DirPage:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something happened below a watched directory; `name` is relative to it."""
+    """Something happened below a watched directory; `name` is relative to it.
+
+    The empty name with `modified`: more happened than could be told, list the directory again.
+    """
 
     name: str
     created: bool = False
     removed: bool = False
     modified: bool = False
     renamed_from: str | None = None
+
+
+class Watch(AsyncIterator[Change]):
+    """Changes as they happen, from when `watch` returned until the directory is removed."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Stop watching; a waiting reader comes to its end. Twice is allowed."""
 
 
 class OpenFile(ABC):
@@ -262,7 +274,7 @@ class FileSystem(ABC):
     async def removexattr(self, node: Node, name: str) -> None:
         raise FsError(Status.NOT_SUPPORTED, "extended attributes")
 
-    def watch(self, directory: Node, *, recursive: bool = False) -> AsyncIterator[Change]:
+    def watch(self, directory: Node, *, recursive: bool = False) -> Watch:
         raise FsError(Status.NOT_SUPPORTED, "change notification")
 
     async def copy_range(

@@ -1,0 +1,167 @@
+"""Nodes of the local tree: identity, where they were last seen, and a bounded cache of open directories.
+
+A node is a key (device, inode, birth) and the path from the root at which it was last seen. Files keep no
+descriptor, so that deleting one frees its space at once; directories keep an O_PATH descriptor for as
+long as the cache has room. A node whose path now leads to another object is STALE.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+from weakref import WeakValueDictionary
+
+from quicfs.vfs.api import Attr, FileKind, Node
+from quicfs.vfs.errno_table import fs_error
+from quicfs.vfs.local_attr import ObjectKey, StatReader
+from quicfs.vfs.openat2 import open_beneath
+from quicfs.vfs.status import FsError, Status
+
+O_NODE: Final = os.O_PATH | os.O_NOFOLLOW
+O_DIR: Final = os.O_PATH | os.O_DIRECTORY
+
+
+class LocalNode(Node):
+    """One object. Made by `NodeTable` only, one per key."""
+
+    __slots__ = ("__weakref__", "key", "path")
+
+    def __init__(self, key: ObjectKey, path: bytes) -> None:
+        self.key = key
+        self.path = path  # from the root, b"" for the root itself
+
+    def child_path(self, name: bytes) -> bytes:
+        return self.path + b"/" + name if self.path else name
+
+    def __repr__(self) -> str:
+        return f"LocalNode({os.fsdecode(self.path)!r}, inode {self.key.inode})"
+
+
+class NodeTable:
+    """All living nodes of one tree, and the descriptors of its recently used directories."""
+
+    def __init__(self, root_fd: int, max_directories: int) -> None:
+        self.root_fd = root_fd
+        self.stat = StatReader()
+        self._max_directories = max(max_directories, 4)
+        self._nodes: WeakValueDictionary[ObjectKey, LocalNode] = WeakValueDictionary()
+        self._directories: OrderedDict[LocalNode, int] = OrderedDict()
+        self.root = self.intern(self.stat.of_descriptor(root_fd)[0], b"")
+
+    def intern(self, key: ObjectKey, path: bytes) -> LocalNode:
+        """The node for `key`, which was just seen at `path`."""
+        node = self._nodes.get(key)
+        if node is None:
+            node = self._nodes[key] = LocalNode(key, path)
+        elif node.path != path and node.path:
+            node.path = path
+        return node
+
+    def directory_fd(self, node: Node) -> int:
+        """An O_PATH descriptor of a directory, good until the next but one call of this table."""
+        local = self._own(node)
+        if local is self.root:
+            return self.root_fd
+        fd = self._directories.get(local)
+        if fd is not None:
+            self._directories.move_to_end(local)
+            return fd
+        try:
+            fd = open_beneath(self.root_fd, local.path, O_DIR | os.O_NOFOLLOW)
+        except OSError as error:
+            raise self._gone(local, error) from None
+        if self.stat.of_descriptor(fd)[0] != local.key:
+            os.close(fd)
+            raise FsError(Status.STALE, os.fsdecode(local.path))
+        self.keep_directory(local, fd)
+        return fd
+
+    def keep_directory(self, node: LocalNode, fd: int) -> None:
+        """Take over an O_PATH descriptor of a directory."""
+        if node is self.root or node in self._directories:
+            os.close(fd)
+            return
+        self._directories[node] = fd
+        if len(self._directories) > self._max_directories:
+            old, old_fd = self._directories.popitem(last=False)
+            old.path = self.path_of(old_fd, old.path)
+            os.close(old_fd)
+
+    def path_of(self, fd: int, otherwise: bytes) -> bytes:
+        """Where the kernel sees the object of `fd` now, from the root; a hint that every use checks."""
+        here = os.fsencode(os.readlink(f"/proc/self/fd/{fd}"))
+        root = os.fsencode(os.readlink(f"/proc/self/fd/{self.root_fd}")).rstrip(b"/")
+        return here[len(root) + 1 :] if here.startswith(root + b"/") else otherwise
+
+    def getattr(self, node: Node) -> Attr:
+        """Attributes of any node; STALE when its path leads to another object now."""
+        fd, cached, attr = self._checked(self._own(node))
+        if not cached:
+            os.close(fd)
+        return attr
+
+    @contextmanager
+    def opened(self, node: Node) -> Iterator[tuple[int, Attr]]:
+        """An O_PATH descriptor of any node, checked to be the same object, and its attributes. While the
+        block suspends, the descriptor stays ours."""
+        fd, cached, attr = self._checked(self._own(node))
+        if cached:
+            fd = os.dup(fd)
+        try:
+            yield fd, attr
+        finally:
+            os.close(fd)
+
+    def renamed(self, key: ObjectKey, old: bytes, new: bytes, *, tree: bool) -> None:
+        """Tell the nodes at (and with `tree` below) `old` that they are at `new` now."""
+        node = self._nodes.get(key)
+        if node is not None:
+            node.path = new
+        if not tree:
+            return
+        prefix = old + b"/"
+        for other in list(self._nodes.values()):
+            if other.path.startswith(prefix):
+                other.path = new + other.path[len(old) :]
+
+    def close(self) -> None:
+        for fd in self._directories.values():
+            os.close(fd)
+        self._directories.clear()
+        os.close(self.root_fd)
+
+    def _checked(self, local: LocalNode) -> tuple[int, bool, Attr]:
+        """A descriptor, whether it belongs to the cache, and the attributes."""
+        cached = True
+        fd = self.root_fd if local is self.root else self._directories.get(local, -1)
+        if fd < 0:
+            cached = False
+            try:
+                fd = open_beneath(self.root_fd, local.path, O_NODE)
+            except OSError as error:
+                raise self._gone(local, error) from None
+        key, attr = self.stat.of_descriptor(fd)
+        if key != local.key or not attr.nlink:
+            if not cached:
+                os.close(fd)
+            raise FsError(Status.STALE, os.fsdecode(local.path))
+        if not cached and attr.kind is FileKind.DIRECTORY:
+            self.keep_directory(local, fd)
+            cached = True
+        return fd, cached, attr
+
+    def _own(self, node: Node) -> LocalNode:
+        if not isinstance(node, LocalNode) or self._nodes.get(node.key) is not node:
+            raise FsError(Status.STALE, "a node of another file system")
+        return node
+
+    @staticmethod
+    def _gone(local: LocalNode, error: OSError) -> FsError:
+        failed = fs_error(error, os.fsdecode(local.path))
+        if failed.status in (Status.NOT_FOUND, Status.NOT_DIR, Status.LOOP):
+            # The node was valid once: its path now leads nowhere.
+            return FsError(Status.STALE, failed.detail)
+        return failed
