@@ -9,31 +9,34 @@ late by about a millisecond: whatever accrued until a late wake-up is still ther
 throughput. It follows that on a path of less than 2 ms round trip the bucket holds more than the
 congestion window, and pacing is out of the way altogether.
 
-Nothing is released until half a bucket, or a full train if that is less, is there: one wake-up per
-train, whatever its packets' size.
+Nothing is released until a millisecond's worth is there, at least one datagram and at most one full train:
+one wake-up per train on a fast path, and never a wait that is long beside the timer's own lateness.
 """
 
 from __future__ import annotations
 
 from quicfs.transport.cong import initial_window
-from quicfs.transport.limits import TRAIN_BYTES
+from quicfs.transport.limits import MIN_INITIAL_DATAGRAM, TRAIN_BYTES
 
 GAIN = 1.25  # RFC 9002 §7.7
 SLOW_START_GAIN = 2.0  # the window doubles in each round trip
 BURST_TIME = 0.002
+QUANTUM_TIME = 0.001
 
 
 class Pacer:
     """Times in seconds, sizes in bytes; the caller's clock and window come in with every call."""
 
-    __slots__ = ("_budget", "_burst", "_updated")
+    __slots__ = ("_budget", "_burst", "_max_datagram_size", "_updated")
 
-    def __init__(self, max_datagram_size: int) -> None:
+    def __init__(self, max_datagram_size: int = MIN_INITIAL_DATAGRAM) -> None:
+        self._max_datagram_size = max_datagram_size
         self._burst = initial_window(max_datagram_size)
         self._budget = float(self._burst)
         self._updated = 0.0
 
     def set_max_datagram_size(self, size: int) -> None:
+        self._max_datagram_size = size
         self._burst = initial_window(size)
 
     def budget(self, now: float, cwnd: int, smoothed_rtt: float, slow_start: bool) -> int:
@@ -63,4 +66,4 @@ class Pacer:
         if elapsed > 0:
             self._updated = now
             self._budget = min(capacity, self._budget + elapsed * rate)
-        return min(TRAIN_BYTES, capacity / 2)
+        return max(self._max_datagram_size, min(TRAIN_BYTES, rate * QUANTUM_TIME))

@@ -1,9 +1,11 @@
 """Path MTU discovery by probing (RFC 8899, RFC 9000 §14.3): what size of datagram gets through.
 
-    BASE --confirmed--> SEARCHING --nothing left to try--> SEARCH_COMPLETE
-      ^                     ^ |                               |      |
-      |                     | +<-------- raise timer ---------+      |
-      +---- black hole -----+----------------------------------------+
+    SEARCHING --nothing left to try--> SEARCH_COMPLETE
+        ^                                     |
+        +------- raise timer, black hole -----+
+
+The handshake has shown that the base size passes, so there is no BASE state of its own (RFC 9000 §14.3): the
+caller asks for probes once the handshake is confirmed.
 
 Sizes are UDP payloads. The first probe is as large as the interface and the peer allow, which settles
 the matter in one round trip on a plain link. Where that fails, sizes that paths really have are searched by
@@ -15,7 +17,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from enum import Enum
 
-BASE_SIZE = 1_200  # RFC 9000 §14.3: BASE_PLPMTU
 MAX_PROBES = 3  # RFC 8899 §5.1.2
 RAISE_INTERVAL = 600.0  # RFC 8899 §5.1.1: PMTU_RAISE_TIMER
 BLACK_HOLE_THRESHOLD = 3
@@ -45,15 +46,15 @@ COMMON_SIZES = (
 
 
 class PmtudState(Enum):
-    BASE = "base"
     SEARCHING = "searching"
     SEARCH_COMPLETE = "search complete"
 
 
 class Pmtud:
-    """One path's search. `upper_bound` is what the interface takes and the peer's max_udp_payload_size."""
+    """One path's search between `base` and what the interface takes."""
 
     __slots__ = (
+        "_base",
         "_failing",
         "_full_size_losses",
         "_outstanding",
@@ -66,11 +67,12 @@ class Pmtud:
         "state",
     )
 
-    def __init__(self, upper_bound: int, raise_interval: float = RAISE_INTERVAL) -> None:
-        self.state = PmtudState.BASE
-        self.current = BASE_SIZE
+    def __init__(self, base: int, upper_bound: int, raise_interval: float = RAISE_INTERVAL) -> None:
+        self.state = PmtudState.SEARCHING
+        self._base = base
+        self.current = base
         """The largest datagram to send now."""
-        self._upper_bound = max(upper_bound, BASE_SIZE)
+        self._upper_bound = max(upper_bound, base)
         self._raise_interval = raise_interval
         self._raise_at: float | None = None
         self._outstanding: int | None = None
@@ -84,24 +86,16 @@ class Pmtud:
 
     # --- searching
 
-    def start(self) -> None:
-        """The handshake is over, so the base size passes: search from it (RFC 8899 §5.2)."""
-        if self.state is PmtudState.BASE:
-            self.state = PmtudState.SEARCHING
-
-    def set_upper_bound(self, size: int) -> None:
-        """The peer's max_udp_payload_size became known, or another interface is used."""
-        self._upper_bound = max(size, BASE_SIZE)
-        self._failing = min(self._failing, size + 1) if self._tried_upper_bound else self._upper_bound + 1
+    def set_bound(self, size: int) -> None:
+        """The peer's max_udp_payload_size became known: nothing larger is ever sent (RFC 9000 §18.2)."""
+        self._upper_bound = max(min(size, self._upper_bound), self._base)
+        self._failing = min(self._failing, self._upper_bound + 1)
         self.current = min(self.current, self._upper_bound)
 
     def next_probe(self, now: float) -> int | None:
         """Size of the probe to send now; None while one is under way or nothing is to be found out."""
         if self._outstanding is not None:
             return None
-        if self.state is PmtudState.SEARCH_COMPLETE and self._raise_at is not None and now >= self._raise_at:
-            self._begin_search()
-            self.state = PmtudState.SEARCHING
         if self.state is not PmtudState.SEARCHING:
             return None
         size = self._candidate()
@@ -131,12 +125,11 @@ class Pmtud:
 
     def on_probe_acked(self, size: int) -> None:
         """A probe of `size` got through: `current` is at least that from now on."""
-        if size == self._outstanding:
-            self._outstanding = None
-            self._probe_losses = 0
-        self._tried_upper_bound = self._tried_upper_bound or size >= self._upper_bound
-        if self.state is PmtudState.SEARCHING:
-            self.current = max(self.current, min(size, self._upper_bound))
+        if size != self._outstanding:
+            return
+        self._outstanding = None
+        self._probe_losses = 0
+        self.current = max(self.current, min(size, self._upper_bound))
 
     def on_probe_lost(self, size: int) -> None:
         """A probe of `size` was lost, or the socket refused it as too large."""
@@ -153,13 +146,13 @@ class Pmtud:
 
     def on_acked(self, size: int) -> None:
         """A datagram of `size`, the largest of one ACK, got through."""
-        if size > BASE_SIZE:
+        if size > self._base:
             self._full_size_losses = 0
 
     def on_lost(self, size: int, now: float) -> bool:
         """Datagrams were lost, or a probe timeout expired; `size` is the largest of them. Call it once per
         ACK or timeout. True when this makes a black hole: `current` is the base again."""
-        if size <= BASE_SIZE or self.current <= BASE_SIZE:
+        if size <= self._base or self.current <= self._base:
             return False
         self._full_size_losses += 1
         if self._full_size_losses < BLACK_HOLE_THRESHOLD:
@@ -169,12 +162,20 @@ class Pmtud:
 
     def on_black_hole(self) -> None:
         """Fall back to the base and search again from there."""
-        self.current = BASE_SIZE
+        self.current = self._base
         self.state = PmtudState.SEARCHING
         self._outstanding = None
         self._full_size_losses = 0
         self._begin_search()
 
+    # --- the raise timer
+
     def timeout(self) -> float | None:
-        """When `next_probe` has something to do without anything else happening; None for never."""
+        """When `on_timeout` is due; None for never."""
         return self._raise_at if self.state is PmtudState.SEARCH_COMPLETE else None
+
+    def on_timeout(self, now: float) -> None:
+        """Search again: the path may have become wider (RFC 8899 §5.1.1)."""
+        if self.state is PmtudState.SEARCH_COMPLETE and self._raise_at is not None and now >= self._raise_at:
+            self._begin_search()
+            self.state = PmtudState.SEARCHING

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
@@ -101,6 +101,11 @@ class TransportParameters:
         if grease:
             parts.append(_entry(31 * grease[0] + 27, grease[1:17]))  # §18.1
         return b"".join(parts)
+
+
+def copy(parameters: TransportParameters) -> TransportParameters:
+    """A copy to fill in what belongs to one connection."""
+    return replace(parameters)
 
 
 def decode(data: bytes, *, from_server: bool) -> TransportParameters:
