@@ -1,0 +1,627 @@
+"""A connection: the composition of its components, its states, and what may be asked of it.
+
+Sans-IO. Trains come in through `handle_burst`, time through `handle_timeout`, the application's wishes through
+plain verbs; datagrams go out through `poll_transmit`, deadlines through `next_timeout`. What happened meanwhile is
+in `readable`, `writable`, `crypto_received` and `closed`, which the owner looks at after each of these calls.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from quicfs.transport import limits, rx, transport_param, tx
+from quicfs.transport.builder import Transmit
+from quicfs.transport.cong import make_congestion_control
+from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
+from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys, initial_secrets
+from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
+from quicfs.transport.frame import AckFrame, ConnectionCloseFrame, FrameType, NewConnectionIdFrame
+from quicfs.transport.frame_ops import FRAME_OPS
+from quicfs.transport.pacer import Pacer
+from quicfs.transport.packet import PacketType
+from quicfs.transport.path import Address, Path
+from quicfs.transport.pmtud import Pmtud
+from quicfs.transport.pnspace import PacketNumberSpace
+from quicfs.transport.recovery import Recovery
+from quicfs.transport.rtt import RttEstimator
+from quicfs.transport.sent import Record, SentRun
+from quicfs.transport.stream import RecvState, Stream
+from quicfs.transport.streams import BIDI, UNI, Streams
+from quicfs.transport.timer import Timer, Timers
+from quicfs.transport.transport_param import TransportParameters
+from quicfs.transport.uapi import CongestionAlgo, CryptoLevel
+
+
+class State(enum.Enum):
+    """RFC 9000 §10 and §4.1 of RFC 9001.
+
+    HANDSHAKE -> CONNECTED -> CLOSING -> CLOSED
+        |            |                     ^
+        +------------+-----> DRAINING -----+
+    """
+
+    HANDSHAKE = enum.auto()
+    CONNECTED = enum.auto()  # TLS is complete on this side
+    CLOSING = enum.auto()
+    DRAINING = enum.auto()
+    CLOSED = enum.auto()
+
+
+OPEN: Final = frozenset({State.HANDSHAKE, State.CONNECTED})
+
+_TRANSITIONS: Final = {
+    State.HANDSHAKE: {State.CONNECTED, State.CLOSING, State.DRAINING, State.CLOSED},
+    State.CONNECTED: {State.CLOSING, State.DRAINING, State.CLOSED},
+    State.CLOSING: {State.DRAINING, State.CLOSED},
+    State.DRAINING: {State.CLOSED},
+    State.CLOSED: set(),
+}
+
+
+@dataclass(slots=True)
+class ConnectionConfig:
+    """What the owner of a connection decides. Times in seconds, sizes in bytes."""
+
+    parameters: TransportParameters = field(default_factory=lambda: default_parameters())
+    congestion: int = CongestionAlgo.CUBIC
+    initial_rtt: float = 0.333  # RFC 9002 §6.2.2
+    keep_alive: float = 0.0  # 0: no PING to keep the connection alive
+    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
+    probe_mtu: bool = True
+    ecn: bool = True
+
+
+def default_parameters() -> TransportParameters:
+    return TransportParameters(
+        max_idle_timeout_ms=int(limits.MAX_IDLE_TIMEOUT * 1000),
+        max_udp_payload_size=limits.MAX_UDP_PAYLOAD,
+        initial_max_data=limits.CONNECTION_WINDOW,
+        initial_max_stream_data_bidi_local=limits.STREAM_WINDOW,
+        initial_max_stream_data_bidi_remote=limits.STREAM_WINDOW,
+        initial_max_stream_data_uni=limits.STREAM_WINDOW,
+        initial_max_streams_bidi=limits.MAX_STREAMS_BIDI,
+        initial_max_streams_uni=limits.MAX_STREAMS_UNI,
+        ack_delay_exponent=limits.ACK_DELAY_EXPONENT,
+        max_ack_delay_ms=int(limits.MAX_ACK_DELAY * 1000),
+        active_connection_id_limit=limits.MAX_ACTIVE_PEER_CIDS,
+    )
+
+
+class Connection:
+    """One QUIC connection. `now` is always seconds of one monotonic clock, `issue_cid` gives a fresh connection ID
+    with its stateless reset token."""
+
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        now: float,
+        *,
+        is_server: bool,
+        remote: Address,
+        local: Address,
+        local_cid: tuple[bytes, bytes],
+        peer_cid: bytes,
+        original_dcid: bytes,
+        issue_cid: Callable[[], tuple[bytes, bytes]],
+        retry_scid: bytes | None = None,
+        address_validated: bool = False,
+        mtu_bound: int = limits.MAX_UDP_PAYLOAD,
+    ) -> None:
+        self.config = config
+        self.is_server = is_server
+        self.version = VERSION_1
+        self.state = State.HANDSHAKE
+        self.original_dcid = original_dcid
+        self.retry_scid = retry_scid
+        self.token = b""  # that a client puts into its Initials
+        self.new_token = b""  # that the server gave for the next time
+        self.local_cids = LocalConnectionIds(*local_cid)
+        self.local_cid = local_cid[0]
+        self.accepted_cids = {local_cid[0], original_dcid} if is_server else {local_cid[0]}
+        self.peer_cids = PeerConnectionIds(peer_cid)
+        self.peer_cid_fixed = is_server  # a client learns the server's ID from its first packet
+        self._issue_cid = issue_cid
+
+        self.initial = PacketNumberSpace(PacketType.INITIAL, CryptoLevel.INITIAL, 0.0)
+        self.handshake = PacketNumberSpace(PacketType.HANDSHAKE, CryptoLevel.HANDSHAKE, 0.0)
+        self.application = PacketNumberSpace(PacketType.ONE_RTT, CryptoLevel.APP, limits.MAX_ACK_DELAY)
+        self.spaces = (self.initial, self.handshake, self.application)
+        base = limits.MIN_INITIAL_DATAGRAM
+        pmtud = Pmtud(base, min(mtu_bound, limits.MAX_UDP_PAYLOAD) if config.probe_mtu else base)
+        self.path = Path(remote, local, pmtud, validated=address_validated or not is_server, ecn=config.ecn)
+        self.recovery = Recovery(
+            self.spaces,
+            make_congestion_control(config.congestion, pmtud.current),
+            Pacer(pmtud.current),
+            RttEstimator(config.initial_rtt),
+            peer_validated=is_server,
+        )
+        self.ours = self._own_parameters(config.parameters, local_cid)
+        self.peer: TransportParameters | None = None
+        self.streams = Streams(is_server=is_server, ours=self.ours)
+        self.idle_timeout = self.ours.max_idle_timeout_ms / 1000
+
+        self.control: dict[Record, None] = {}  # frames due in 1-RTT packets
+        self.readable: dict[Stream, None] = {}
+        self.writable: dict[Stream, None] = {}
+        self.crypto_received: deque[tuple[int, bytes]] = deque()
+        self.undecryptable: list[tuple[bytes, int]] = []
+        self.closed: ClosedError | None = None
+        self.close_frame: ConnectionCloseFrame | None = None
+        self.close_due = False
+        self.app_limited = False
+        self.sent_eliciting_since_received = False
+        self.timers = Timers()
+        self.timers.set(Timer.HANDSHAKE, now + config.handshake_timeout)
+        self.touch(now)
+        self.install_initial_keys(retry_scid or original_dcid)  # RFC 9001 §5.2: of the Initial as it came
+
+    def _own_parameters(
+        self, parameters: TransportParameters, local_cid: tuple[bytes, bytes]
+    ) -> TransportParameters:
+        own = replace(parameters, initial_source_connection_id=local_cid[0])
+        if self.is_server:
+            own.original_destination_connection_id = self.original_dcid
+            own.retry_source_connection_id = self.retry_scid
+            own.stateless_reset_token = local_cid[1]
+        return own
+
+    # --- what the endpoint calls
+
+    def handle_burst(
+        self, now: float, data: memoryview, segment_size: int, ecn: int, scratch: memoryview
+    ) -> None:
+        """A train of datagrams of `segment_size` bytes (the last may be shorter) came on this connection's path.
+
+        `data` is changed in place; `scratch` is at least as long and free to use.
+        """
+        rx.handle_burst(self, now, data, segment_size, ecn, scratch)
+
+    def poll_transmit(self, now: float, buffer: memoryview) -> Transmit | None:
+        """The next train to be sent, in `buffer`; None when there is nothing to send now."""
+        return tx.poll_transmit(self, now, buffer)
+
+    def next_timeout(self) -> float | None:
+        """When `handle_timeout` wants to be called at the latest."""
+        timers = self.timers
+        if self.state in OPEN:
+            timers.set(
+                Timer.LOSS,
+                self.recovery.loss_deadline(
+                    at_amplification_limit=self.path.allowance() < limits.MIN_INITIAL_DATAGRAM
+                ),
+            )
+            ack_at: float | None = None
+            for space in self.spaces:
+                due = space.received.ack_at
+                if due is not None and (ack_at is None or due < ack_at):
+                    ack_at = due
+            timers.set(Timer.ACK_DELAY, ack_at)
+            timers.set(Timer.PMTUD, self.path.pmtud.timeout() if self.recovery.handshake_confirmed else None)
+        return timers.next()
+
+    def handle_timeout(self, now: float) -> None:
+        """Time has come to `now`; timers that are due act. May be called at any time."""
+        for timer in self.timers.expired(now):
+            _ON_TIMER[timer](self, now)
+
+    # --- timers
+
+    def _on_loss_timer(self, now: float) -> None:
+        outcome = self.recovery.on_timeout(now)
+        for space in self.spaces:
+            if outcome.probe is space:
+                self._prepare_probe(space, now)
+        for space, run in outcome.lost:
+            self._run_lost(space, run)
+        if outcome.lost:
+            self._count_lost_sizes([run for _, run in outcome.lost], now)
+
+    def _prepare_probe(self, space: PacketNumberSpace, now: float) -> None:
+        """RFC 9002 §6.2.4: one or two ack-eliciting packets, of new data or else of what is oldest under way."""
+        space.probes = 2
+        if self.recovery.pto_count >= 3:
+            self.path.ecn.on_all_lost()
+        oldest = space.sent.oldest_eliciting()
+        if oldest is not None and not oldest.mtu_probe and self.path.pmtud.on_lost(oldest.packet_size, now):
+            self._mtu_changed()
+        if oldest is not None and not oldest.mtu_probe:
+            # Only the queue hears of it: the packets themselves stay under way until they are declared lost.
+            self._requeue(space, oldest.part(oldest.first, min(oldest.last, oldest.first + 1)))
+
+    def _on_ack_timer(self, now: float) -> None:
+        return None  # poll_transmit looks at the deadline itself
+
+    def _on_idle_timer(self, now: float) -> None:
+        # RFC 9000 §10.1: the connection is silently closed
+        self._end(ClosedError(TransportErrorCode.NO_ERROR, False, "idle timeout", remote=False))
+
+    def _on_handshake_timer(self, now: float) -> None:
+        if self.state is State.HANDSHAKE:
+            self._end(
+                ClosedError(TransportErrorCode.NO_ERROR, False, "the peer does not answer", remote=False)
+            )
+
+    def _on_close_timer(self, now: float) -> None:
+        self._move(State.CLOSED)
+
+    def _on_keep_alive_timer(self, now: float) -> None:
+        self.queue_control(FrameType.PING, None)
+        self._arm_keep_alive(now)
+
+    def _on_pacing_timer(self, now: float) -> None:
+        return None  # poll_transmit asks the pacer
+
+    def _on_pmtud_timer(self, now: float) -> None:
+        self.path.pmtud.on_timeout(now)
+
+    def touch(self, now: float) -> None:
+        """The peer was heard, or something ack-eliciting went out for the first time since (RFC 9000 §10.1)."""
+        if self.idle_timeout:
+            pto = self.recovery.rtt.pto_base(self.recovery.max_ack_delay)
+            self.timers.set(Timer.IDLE, now + max(self.idle_timeout, 3 * pto))
+        self._arm_keep_alive(now)
+
+    def _arm_keep_alive(self, now: float) -> None:
+        if self.config.keep_alive and self.state is State.CONNECTED:
+            self.timers.set(Timer.KEEP_ALIVE, now + self.config.keep_alive)
+
+    # --- TLS, through the handshake contract
+
+    def install_initial_keys(self, dcid: bytes) -> None:
+        client, server = initial_secrets(self.version, dcid)
+        suite = CipherSuite.AES_128_GCM
+        mine, theirs = (server, client) if self.is_server else (client, server)
+        self.initial.keys_in = Keys(suite, theirs, self.version)
+        self.initial.keys_out = Keys(suite, mine, self.version)
+
+    def install_secret(self, level: int, suite: CipherSuite, secret: bytes, *, send: bool) -> None:
+        space = self.space_of(level)
+        keys = Keys(suite, secret, self.version)
+        if send:
+            space.keys_out = keys
+        else:
+            space.keys_in = keys
+
+    def space_of(self, level: int) -> PacketNumberSpace:
+        for space in self.spaces:
+            if space.level == level:
+                return space
+        raise MisuseError(f"no packet number space for crypto level {level}")
+
+    def send_crypto(self, level: int, data: bytes) -> None:
+        space = self.space_of(level)
+        if not space.discarded:
+            space.crypto_out.write(data)
+
+    def set_peer_parameters(self, data: bytes) -> None:
+        """The peer's transport parameters as TLS delivered them; raises ProtocolViolation."""
+        peer = transport_param.decode(data, from_server=not self.is_server)
+        # RFC 9000 §7.3: connection IDs of the handshake -> TRANSPORT_PARAMETER_ERROR
+        expected: list[tuple[str, bytes | None, bytes | None]] = [
+            ("initial_source_connection_id", peer.initial_source_connection_id, self.peer_cids.first)
+        ]
+        if not self.is_server:
+            expected += [
+                (
+                    "original_destination_connection_id",
+                    peer.original_destination_connection_id,
+                    self.original_dcid,
+                ),
+                ("retry_source_connection_id", peer.retry_source_connection_id, self.retry_scid),
+            ]
+        for name, value, wanted in expected:
+            if value != wanted:
+                raise ProtocolViolation(
+                    TransportErrorCode.TRANSPORT_PARAMETER_ERROR, f"{name} does not match"
+                )
+        self.peer = peer
+        self.streams.apply_peer_parameters(peer)
+        self.recovery.max_ack_delay = peer.max_ack_delay_ms / 1000
+        self.path.pmtud.set_bound(peer.max_udp_payload_size)
+        if peer.stateless_reset_token:
+            self.peer_cids.set_reset_token(peer.stateless_reset_token)
+        if peer.max_idle_timeout_ms:
+            theirs = peer.max_idle_timeout_ms / 1000
+            self.idle_timeout = min(self.idle_timeout, theirs) if self.idle_timeout else theirs
+
+    def handshake_complete(self, now: float) -> None:
+        """TLS is done on our side."""
+        if self.state is not State.HANDSHAKE:
+            return
+        if self.peer is None or self.application.keys_in is None or self.application.keys_out is None:
+            self.close(
+                now, TransportErrorCode.INTERNAL_ERROR, "handshake ended without secrets or parameters"
+            )
+            return
+        self._move(State.CONNECTED)
+        self.timers.set(Timer.HANDSHAKE, None)
+        self.touch(now)
+        for _ in range(self.local_cids.wanted(self.peer.active_connection_id_limit)):
+            self.queue_control(
+                FrameType.NEW_CONNECTION_ID, self.local_cids.issue(*self._issue_cid()).sequence
+            )
+        if self.is_server:
+            self.queue_control(FrameType.HANDSHAKE_DONE, None)
+            self.confirm_handshake(now)  # RFC 9001 §4.1.2
+
+    def confirm_handshake(self, now: float) -> None:
+        if self.recovery.handshake_confirmed:
+            return
+        self.recovery.handshake_confirmed = True
+        self.recovery.peer_validated = True
+        self.path.validated = True
+        for space in (self.initial, self.handshake):  # RFC 9001 §4.9
+            self.discard_space(space)
+
+    def discard_space(self, space: PacketNumberSpace) -> None:
+        if not space.discarded:
+            space.discard()
+            self.recovery.discard(space)
+
+    # --- streams
+
+    def open_stream(self, *, unidirectional: bool = False) -> Stream:
+        """MisuseError when the peer's limit is reached; STREAMS_BLOCKED tells the peer."""
+        kind = UNI if unidirectional else BIDI
+        if not self.streams.can_open(kind):
+            self.queue_control(
+                FrameType.STREAMS_BLOCKED_UNI if unidirectional else FrameType.STREAMS_BLOCKED_BIDI, kind
+            )
+        return self.streams.open(kind)
+
+    def write_stream(self, stream: Stream, data: bytes | memoryview, *, fin: bool = False) -> None:
+        """Queue bytes, which must not change until they are acknowledged."""
+        if stream.send is None:
+            raise MisuseError("the stream is receive-only")
+        stream.send.write(data, fin)
+        self.streams.update_ready(stream)
+
+    def read_stream(self, stream: Stream, limit: int, now: float) -> memoryview:
+        """The next bytes in order, at most `limit`; empty if there are none now, or none any more."""
+        recv = stream.recv
+        if recv is None:
+            raise MisuseError("the stream is send-only")
+        piece = recv.take(limit)
+        if piece:
+            self.consume(stream, len(piece), now)
+        if recv.state is RecvState.DATA_READ:
+            self.reap(stream)
+        return piece
+
+    def consume(self, stream: Stream | None, count: int, now: float) -> None:
+        """The reader is done with `count` bytes: the peer may send as many more."""
+        if self.streams.recv_window.consume(count):
+            self.queue_control(FrameType.MAX_DATA, None)
+        if stream is not None and stream.recv is not None and stream.recv.window.consume(count):
+            self.queue_control(FrameType.MAX_STREAM_DATA, stream)
+
+    def reset_stream(self, stream: Stream, error_code: int) -> None:
+        if stream.send is not None and stream.send.reset(error_code):
+            self.streams.update_ready(stream)
+            self.queue_control(FrameType.RESET_STREAM, stream)
+
+    def stop_sending(self, stream: Stream, error_code: int) -> None:
+        recv = stream.recv
+        if recv is None or recv.stop_sent is not None or recv.state is not RecvState.RECV:
+            return
+        recv.stop_sent = error_code
+        self.queue_control(FrameType.STOP_SENDING, stream)
+
+    def reset_read(self, stream: Stream) -> None:
+        """The reader has heard of the reset."""
+        if stream.recv is not None:
+            stream.recv.on_reset_read()
+            self.reap(stream)
+
+    def reap(self, stream: Stream) -> None:
+        if self.streams.reap(stream):
+            for kind in self.streams.renewals:
+                self.queue_control(
+                    FrameType.MAX_STREAMS_UNI if kind == UNI else FrameType.MAX_STREAMS_BIDI, kind
+                )
+            self.streams.renewals.clear()
+
+    def queue_control(self, frame_type: int, argument: Any) -> None:
+        if self.state in OPEN:
+            self.control[(frame_type, argument)] = None
+
+    # --- frames
+
+    def handle_stream_data(self, stream_id: int, offset: int, data: bytes, fin: bool) -> None:
+        stream = self.streams.for_frame(stream_id, FrameType.STREAM, receiving=True)
+        if stream is None or stream.recv is None:
+            return
+        recv = stream.recv
+        grown = recv.handle_data(offset, data, fin)
+        if grown:
+            self.streams.count_received(grown, FrameType.STREAM)
+        if recv.readable:
+            self.readable[stream] = None
+
+    def handle_ack(self, space: PacketNumberSpace, frame: AckFrame, now: float) -> None:
+        delay = 0.0
+        if space is self.application and self.peer is not None:
+            delay = (frame.ack_delay << self.peer.ack_delay_exponent) / 1e6
+        previous = space.sent.largest_acked
+        outcome = self.recovery.on_ack(space, frame, delay, now, app_limited=self.app_limited)
+        if space is self.handshake:
+            self.recovery.peer_validated = True  # RFC 9002 §6.2.2.1
+        marked = 0
+        for run in outcome.acked:
+            if run.marked:
+                marked += run.last - run.first + 1
+            self._run_acked(space, run)
+        for run in outcome.lost:
+            self._run_lost(space, run)
+        if outcome.largest is not None:
+            self.path.pmtud.on_acked(outcome.largest.packet_size)
+        if outcome.lost:
+            self._count_lost_sizes(outcome.lost, now)
+        if (
+            outcome.largest is not None
+            and space.sent.largest_acked > previous
+            and space is self.application
+            and self.path.ecn.on_ack(marked, frame.ecn)
+        ):
+            self.recovery.on_ecn_ce(now, outcome.largest.time)
+
+    def _run_acked(self, space: PacketNumberSpace, run: SentRun) -> None:
+        bulk = run.bulk
+        if bulk is not None:
+            self.on_stream_acked(bulk.stream, bulk.offset, bulk.stop, bulk.fin)
+            return
+        if run.mtu_probe:
+            self.path.pmtud.on_probe_acked(run.size)
+            self._mtu_changed()
+        for frame_type, argument in run.records:
+            on_ack = FRAME_OPS[frame_type].on_ack
+            if on_ack is not None:
+                on_ack(self, space, argument)
+
+    def _run_lost(self, space: PacketNumberSpace, run: SentRun) -> None:
+        if run.mtu_probe:
+            self.path.pmtud.on_probe_lost(run.size)
+            return
+        self._requeue(space, run)
+
+    def _requeue(self, space: PacketNumberSpace, run: SentRun) -> None:
+        """What the packets carried has to be sent again, as far as it still matters."""
+        bulk = run.bulk
+        if bulk is not None:
+            self.on_stream_lost(bulk.stream, bulk.offset, bulk.stop, bulk.fin)
+            return
+        for frame_type, argument in run.records:
+            on_lost = FRAME_OPS[frame_type].on_lost
+            if on_lost is not None:
+                on_lost(self, space, argument)
+
+    def _count_lost_sizes(self, lost: Sequence[SentRun], now: float) -> None:
+        """Losses of full-sized datagrams alone hint at a black hole (RFC 8899 §4.3)."""
+        sizes = [run.packet_size for run in lost if not run.mtu_probe]
+        if sizes and self.path.pmtud.on_lost(max(sizes), now):
+            self._mtu_changed()
+
+    def _mtu_changed(self) -> None:
+        size = self.path.pmtud.current
+        self.recovery.cong.set_max_datagram_size(size)
+        self.recovery.pacer.set_max_datagram_size(size)
+
+    def on_stream_acked(self, stream: Stream, start: int, stop: int, fin: bool) -> None:
+        if stream.send is not None:
+            stream.send.on_ack(start, stop, fin)
+            self.writable[stream] = None
+            if stream.closed:
+                self.reap(stream)
+
+    def on_stream_lost(self, stream: Stream, start: int, stop: int, fin: bool) -> None:
+        if stream.send is not None:
+            stream.send.on_lost(start, stop, fin)
+            self.streams.update_ready(stream)
+
+    def handle_new_connection_id(self, frame: NewConnectionIdFrame) -> None:
+        self.peer_cids.handle_new(
+            frame.sequence_number, frame.retire_prior_to, frame.connection_id, frame.stateless_reset_token
+        )
+        for sequence in self.peer_cids.to_retire:
+            self.queue_control(FrameType.RETIRE_CONNECTION_ID, sequence)
+        self.peer_cids.to_retire.clear()
+
+    def handle_retire_connection_id(self, sequence: int) -> None:
+        self.local_cids.handle_retire(sequence, self.local_cid)
+        assert self.peer is not None
+        for _ in range(self.local_cids.wanted(self.peer.active_connection_id_limit)):
+            self.queue_control(
+                FrameType.NEW_CONNECTION_ID, self.local_cids.issue(*self._issue_cid()).sequence
+            )
+
+    def on_received(self, now: float) -> None:
+        """Packets were processed."""
+        self.sent_eliciting_since_received = False
+        if self.state in OPEN:
+            self.touch(now)
+
+    def handle_retry(self, scid: bytes, token: bytes) -> None:
+        """A valid Retry came: start again with the token, to the server's new ID (RFC 9000 §17.2.5)."""
+        self.retry_scid = scid
+        self.token = token
+        self.peer_cids.replace_first(scid)
+        self.install_initial_keys(scid)
+        for run in self.initial.sent:
+            self._requeue(self.initial, run)
+        self.recovery.discard(self.initial)
+
+    def refuse_version(self, reason: str) -> None:
+        self._end(ClosedError(TransportErrorCode.VERSION_NEGOTIATION_ERROR, False, reason, remote=True))
+
+    # --- the end (RFC 9000 §10)
+
+    def close(
+        self,
+        now: float,
+        code: int = TransportErrorCode.NO_ERROR,
+        reason: str = "",
+        *,
+        frame_type: int | None = 0,
+    ) -> None:
+        """Close at once. `frame_type` None means that the application closes with a code of its own."""
+        if self.state not in OPEN:
+            return
+        self.closed = ClosedError(code, frame_type is None, reason, remote=False)
+        self.close_frame = ConnectionCloseFrame(code, frame_type, reason)
+        self.close_due = True
+        self._stop(now, State.CLOSING)
+
+    def handle_close(self, frame: ConnectionCloseFrame, now: float) -> None:
+        """CONNECTION_CLOSE came: the draining state (RFC 9000 §10.2.2)."""
+        if self.state in OPEN:
+            self.closed = ClosedError(frame.error_code, frame.frame_type is None, frame.reason, remote=True)
+        if self.state is not State.DRAINING:
+            self.close_due = False
+            self._stop(now, State.DRAINING)
+
+    def handle_stateless_reset(self, now: float) -> None:
+        """RFC 9000 §10.3.1: enter draining, send nothing."""
+        if self.state in OPEN:
+            self.closed = ClosedError(
+                TransportErrorCode.NO_ERROR, False, "the peer lost its state", remote=True
+            )
+            self._stop(now, State.DRAINING)
+
+    def abandon(self, reason: str) -> None:
+        """End without a word to the peer: the socket is broken, or nobody listens for it."""
+        self._end(ClosedError(TransportErrorCode.NO_ERROR, False, reason, remote=False))
+
+    def _stop(self, now: float, state: State) -> None:
+        self._move(state)
+        self.timers.clear()
+        self.timers.set(Timer.CLOSE, now + 3 * self.recovery.rtt.pto_base(self.recovery.max_ack_delay))
+        self.control.clear()
+
+    def _end(self, error: ClosedError) -> None:
+        if self.closed is None:
+            self.closed = error
+        if self.state is not State.CLOSED:
+            self._move(State.CLOSED)
+        self.timers.clear()
+
+    def _move(self, state: State) -> None:
+        if state not in _TRANSITIONS[self.state]:
+            raise AssertionError(f"connection cannot go from {self.state.name} to {state.name}")
+        self.state = state
+
+
+_ON_TIMER: Final[dict[Timer, Callable[[Connection, float], None]]] = {
+    Timer.LOSS: Connection._on_loss_timer,
+    Timer.ACK_DELAY: Connection._on_ack_timer,
+    Timer.IDLE: Connection._on_idle_timer,
+    Timer.HANDSHAKE: Connection._on_handshake_timer,
+    Timer.CLOSE: Connection._on_close_timer,
+    Timer.KEEP_ALIVE: Connection._on_keep_alive_timer,
+    Timer.PACING: Connection._on_pacing_timer,
+    Timer.PMTUD: Connection._on_pmtud_timer,
+}

@@ -1,0 +1,133 @@
+"""Connection IDs (RFC 9000 §5.1): those that we issue, and those that the peer gave us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from quicfs.transport import limits
+from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+
+
+class ConnectionId(NamedTuple):
+    sequence: int
+    cid: bytes
+    reset_token: bytes
+
+
+class LocalConnectionIds:
+    """The IDs by which the peer calls us."""
+
+    __slots__ = ("_active", "_next", "retired")
+
+    def __init__(self, first: bytes, reset_token: bytes) -> None:
+        self._active: dict[int, ConnectionId] = {0: ConnectionId(0, first, reset_token)}
+        self._next = 1
+        self.retired: list[bytes] = []  # to be forgotten by whoever routes by ID
+
+    def __iter__(self) -> Iterator[ConnectionId]:
+        return iter(self._active.values())
+
+    def wanted(self, peer_limit: int) -> int:
+        """How many more the peer may be given."""
+        return max(0, min(peer_limit, limits.MAX_ACTIVE_LOCAL_CIDS) - len(self._active))
+
+    def issue(self, cid: bytes, reset_token: bytes) -> ConnectionId:
+        issued = ConnectionId(self._next, cid, reset_token)
+        self._active[self._next] = issued
+        self._next += 1
+        return issued
+
+    def get(self, sequence: int) -> ConnectionId | None:
+        return self._active.get(sequence)
+
+    def handle_retire(self, sequence: int, used: bytes) -> None:
+        """RETIRE_CONNECTION_ID in a packet that was sent to `used`."""
+        # RFC 9000 §19.16: one that was never issued, or the one that the packet was sent to -> PROTOCOL_VIOLATION
+        if sequence >= self._next:
+            raise ProtocolViolation(
+                TransportErrorCode.PROTOCOL_VIOLATION, "retired an ID that was not issued", 0x19
+            )
+        retired = self._active.get(sequence)
+        if retired is None:
+            return
+        if retired.cid == used:
+            raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "retired the ID in use", 0x19)
+        del self._active[sequence]
+        self.retired.append(retired.cid)
+
+
+class PeerConnectionIds:
+    """The IDs by which we call the peer."""
+
+    __slots__ = ("_known", "_retire_prior_to", "_unacked_retirements", "current", "first", "to_retire")
+
+    def __init__(self, first: bytes) -> None:
+        self.first = first  # what transport parameters have to confirm (RFC 9000 §7.3)
+        self.current = ConnectionId(0, first, b"")
+        self._known: dict[int, ConnectionId] = {0: self.current}
+        self._retire_prior_to = 0
+        self._unacked_retirements: set[int] = set()
+        self.to_retire: list[int] = []  # sequence numbers for RETIRE_CONNECTION_ID
+
+    def replace_first(self, cid: bytes) -> None:
+        """The peer chose its own ID in its first packet, or in a Retry (RFC 9000 §7.2)."""
+        self.first = cid
+        self.current = self._known[0] = ConnectionId(0, cid, self.current.reset_token)
+
+    def set_reset_token(self, token: bytes) -> None:
+        """The stateless_reset_token transport parameter goes with the first ID."""
+        self._known[0] = self._known[0]._replace(reset_token=token)
+        if self.current.sequence == 0:
+            self.current = self._known[0]
+
+    @property
+    def reset_tokens(self) -> list[bytes]:
+        return [known.reset_token for known in self._known.values() if known.reset_token]
+
+    def handle_new(self, sequence: int, retire_prior_to: int, cid: bytes, reset_token: bytes) -> None:
+        """NEW_CONNECTION_ID came (RFC 9000 §19.15)."""
+        # RFC 9000 §19.15: sent to a peer that chose a zero-length ID -> PROTOCOL_VIOLATION
+        if not self.current.cid:
+            raise ProtocolViolation(
+                TransportErrorCode.PROTOCOL_VIOLATION, "IDs for a peer without them", 0x18
+            )
+        fresh = ConnectionId(sequence, cid, reset_token)
+        known = self._known.get(sequence)
+        if known is not None:
+            # RFC 9000 §19.15: the same number with another ID or token -> PROTOCOL_VIOLATION
+            if known.cid != cid or (known.reset_token and known.reset_token != reset_token):
+                raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "ID changed its meaning", 0x18)
+            return
+        if any(other.cid == cid for other in self._known.values()):
+            raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "ID issued twice", 0x18)
+        if sequence < self._retire_prior_to:
+            self._retire(sequence)
+            return
+        self._known[sequence] = fresh
+        if retire_prior_to > self._retire_prior_to:
+            self._retire_prior_to = retire_prior_to
+            for old in [number for number in self._known if number < retire_prior_to]:
+                del self._known[old]
+                self._retire(old)
+            if self.current.sequence < retire_prior_to:
+                self.current = self._known[min(self._known)]
+        # RFC 9000 §5.1.1: more than our active_connection_id_limit -> CONNECTION_ID_LIMIT_ERROR
+        if len(self._known) > limits.MAX_ACTIVE_PEER_CIDS:
+            raise ProtocolViolation(
+                TransportErrorCode.CONNECTION_ID_LIMIT_ERROR, "more IDs than active_connection_id_limit", 0x18
+            )
+
+    def _retire(self, sequence: int) -> None:
+        if sequence in self._unacked_retirements:
+            return
+        # RFC 9000 §5.1.2: a peer must not make us remember retirements without bound
+        if len(self._unacked_retirements) >= limits.MAX_RETIRED_UNACKED:
+            raise ProtocolViolation(
+                TransportErrorCode.CONNECTION_ID_LIMIT_ERROR, "too many retirements under way", 0x18
+            )
+        self._unacked_retirements.add(sequence)
+        self.to_retire.append(sequence)
+
+    def on_retirement_acked(self, sequence: int) -> None:
+        self._unacked_retirements.discard(sequence)

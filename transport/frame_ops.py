@@ -1,0 +1,308 @@
+"""What each frame means to a connection, one row per type: how it is processed when it comes, written when
+it is due, and what its acknowledgement and its loss lead to.
+
+The wire format, and which packets may carry a frame, is in `frame`. STREAM and ACK have rows, but the trains of
+STREAM frames that make up a transfer pass through `conn` in one piece and do not come here one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from quicfs.transport import frame as codec
+from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+from quicfs.transport.frame import FrameType
+from quicfs.transport.stream import SendState
+from quicfs.transport.streams import BIDI, UNI
+
+if TYPE_CHECKING:
+    from quicfs.transport.conn import Connection
+    from quicfs.transport.pnspace import PacketNumberSpace
+
+Process = Callable[["Connection", "PacketNumberSpace", Any, float], None]
+Write = Callable[["Connection", Any, int, float], bytes | None]
+OnAck = Callable[["Connection", "PacketNumberSpace", Any], None]
+OnLost = Callable[["Connection", "PacketNumberSpace", Any], None]
+
+
+class FrameOp(NamedTuple):
+    process: Process
+    write: Write | None = None
+    """`(connection, argument, room, now)`: the frame; None if it has become pointless; b"" if the room is too small."""
+    on_ack: OnAck | None = None
+    on_lost: OnLost | None = None
+
+
+# --- PADDING, PING, HANDSHAKE_DONE ---------------------------------------------------------------------
+
+
+def _nothing(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    return None
+
+
+def _process_handshake_done(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    # RFC 9000 §19.20: from a client -> PROTOCOL_VIOLATION
+    if conn.is_server:
+        raise ProtocolViolation(
+            TransportErrorCode.PROTOCOL_VIOLATION, "HANDSHAKE_DONE from a client", FrameType.HANDSHAKE_DONE
+        )
+    conn.confirm_handshake(now)
+
+
+def _write_handshake_done(conn: Connection, argument: Any, room: int, now: float) -> bytes:
+    return codec.write_handshake_done()
+
+
+def _write_ping(conn: Connection, argument: Any, room: int, now: float) -> bytes:
+    return codec.write_ping()
+
+
+# --- ACK --------------------------------------------------------------------------------------------
+
+
+def _process_ack(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.handle_ack(space, frame, now)
+
+
+def _ack_acked(conn: Connection, space: PacketNumberSpace, largest: int) -> None:
+    space.received.forget_below(largest + 1)
+
+
+# --- CRYPTO, NEW_TOKEN ------------------------------------------------------------------------------
+
+
+def _process_crypto(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    data = space.handle_crypto(frame.offset, bytes(frame.data))
+    if data:
+        conn.crypto_received.append((space.level, data))
+
+
+def _crypto_acked(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
+    space.crypto_out.on_ack(*argument)
+
+
+def _crypto_lost(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
+    space.crypto_out.on_lost(*argument)
+
+
+def _process_new_token(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    # RFC 9000 §19.7: from a client -> PROTOCOL_VIOLATION
+    if conn.is_server:
+        raise ProtocolViolation(
+            TransportErrorCode.PROTOCOL_VIOLATION, "NEW_TOKEN from a client", FrameType.NEW_TOKEN
+        )
+    conn.new_token = bytes(frame.token)
+
+
+# --- streams ------------------------------------------------------------------------------------------
+
+
+def _process_stream(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    stream_id, offset, data, fin = frame
+    conn.handle_stream_data(stream_id, offset, bytes(data), fin)
+
+
+def _stream_acked(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
+    stream, start, stop, fin = argument
+    conn.on_stream_acked(stream, start, stop, fin)
+
+
+def _stream_lost(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
+    stream, start, stop, fin = argument
+    conn.on_stream_lost(stream, start, stop, fin)
+
+
+def _process_reset_stream(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    stream = conn.streams.for_frame(frame.stream_id, FrameType.RESET_STREAM, receiving=True)
+    if stream is not None and stream.recv is not None:
+        recv = stream.recv
+        unread = recv.queue.highest - recv.queue.read
+        grown = recv.handle_reset(frame.error_code, frame.final_size)
+        conn.streams.count_received(grown, FrameType.RESET_STREAM)
+        conn.consume(None, unread + grown, now)  # RFC 9000 §4.5: the connection's credit comes back
+        conn.readable[stream] = None
+
+
+def _write_reset_stream(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
+    send = argument.send
+    if send.state is not SendState.RESET_SENT:
+        return None
+    return codec.write_reset_stream(argument.stream_id, send.error_code, send.queue.sent)
+
+
+def _reset_stream_acked(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
+    argument.send.on_reset_acked()
+    conn.reap(argument)
+
+
+def _process_stop_sending(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    stream = conn.streams.for_frame(frame.stream_id, FrameType.STOP_SENDING, receiving=False)
+    if stream is not None and stream.send is not None:
+        stream.send.stop_code = frame.error_code
+        conn.reset_stream(stream, frame.error_code)  # RFC 9000 §3.5: answer with RESET_STREAM
+        conn.writable[stream] = None
+
+
+def _write_stop_sending(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
+    recv = argument.recv
+    if recv.stop_sent is None or recv.final_size is not None:
+        return None
+    return codec.write_stop_sending(argument.stream_id, recv.stop_sent)
+
+
+# --- flow control -------------------------------------------------------------------------------------
+
+
+def _process_max_data(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.streams.send_credit.raise_to(frame.maximum)
+
+
+def _write_max_data(conn: Connection, argument: Any, room: int, now: float) -> bytes:
+    return codec.write_max_data(conn.streams.recv_window.renew(now, conn.recovery.rtt.smoothed))
+
+
+def _process_max_stream_data(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    stream = conn.streams.for_frame(frame.stream_id, FrameType.MAX_STREAM_DATA, receiving=False)
+    if stream is not None and stream.send is not None and stream.send.credit.raise_to(frame.maximum):
+        conn.streams.update_ready(stream)
+
+
+def _write_max_stream_data(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
+    recv = argument.recv
+    if recv.final_size is not None:
+        return None
+    return codec.write_max_stream_data(argument.stream_id, recv.window.renew(now, conn.recovery.rtt.smoothed))
+
+
+def _process_max_streams(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.streams.handle_max_streams(UNI if frame.unidirectional else BIDI, frame.maximum)
+
+
+def _write_max_streams(conn: Connection, argument: Any, room: int, now: float) -> bytes:
+    return codec.write_max_streams(conn.streams.renew_limit(argument), argument == UNI)
+
+
+def _process_data_blocked(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    return None  # our limits follow the reader; there is nothing to add
+
+
+def _process_stream_data_blocked(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.streams.for_frame(frame.stream_id, FrameType.STREAM_DATA_BLOCKED, receiving=True)
+
+
+def _write_data_blocked(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
+    credit = conn.streams.send_credit
+    return codec.write_data_blocked(credit.limit) if not credit.available else None
+
+
+def _write_stream_data_blocked(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
+    if argument.send is None or not argument.send.blocked():
+        return None
+    return codec.write_stream_data_blocked(argument.stream_id, argument.send.credit.limit)
+
+
+def _write_streams_blocked(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
+    if conn.streams.can_open(argument):
+        return None
+    return codec.write_streams_blocked(conn.streams.local_limit(argument), argument == UNI)
+
+
+# --- connection IDs and paths -------------------------------------------------------------------------
+
+
+def _process_new_connection_id(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.handle_new_connection_id(frame)
+
+
+def _write_new_connection_id(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
+    issued = conn.local_cids.get(argument)
+    if issued is None:
+        return None
+    return codec.write_new_connection_id(issued.sequence, 0, issued.cid, issued.reset_token)
+
+
+def _process_retire_connection_id(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.handle_retire_connection_id(frame.sequence_number)
+
+
+def _write_retire_connection_id(conn: Connection, argument: Any, room: int, now: float) -> bytes:
+    return codec.write_retire_connection_id(argument)
+
+
+def _retire_connection_id_acked(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
+    conn.peer_cids.on_retirement_acked(argument)
+
+
+def _process_path_challenge(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.path.handle_challenge(frame.data)
+
+
+def _process_path_response(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    # RFC 9000 §19.18: no challenge of ours is open on the only path -> MAY be a PROTOCOL_VIOLATION; ignored
+    return None
+
+
+# --- close --------------------------------------------------------------------------------------------
+
+
+def _process_close(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.handle_close(frame, now)
+
+
+def _again(frame_type: int) -> OnLost:
+    """Lost: it becomes due again, with its argument; whether it is still needed is decided at writing."""
+
+    def requeue(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
+        conn.queue_control(frame_type, argument)
+
+    return requeue
+
+
+T: Final = FrameType
+
+FRAME_OPS: Final[dict[int, FrameOp]] = {
+    T.PADDING: FrameOp(_nothing),
+    T.PING: FrameOp(_nothing, _write_ping),
+    T.ACK: FrameOp(_process_ack, on_ack=_ack_acked),
+    T.ACK_ECN: FrameOp(_process_ack, on_ack=_ack_acked),
+    T.RESET_STREAM: FrameOp(
+        _process_reset_stream, _write_reset_stream, _reset_stream_acked, _again(T.RESET_STREAM)
+    ),
+    T.STOP_SENDING: FrameOp(_process_stop_sending, _write_stop_sending, on_lost=_again(T.STOP_SENDING)),
+    T.CRYPTO: FrameOp(_process_crypto, on_ack=_crypto_acked, on_lost=_crypto_lost),
+    T.NEW_TOKEN: FrameOp(_process_new_token),
+    **dict.fromkeys(range(0x08, 0x10), FrameOp(_process_stream, on_ack=_stream_acked, on_lost=_stream_lost)),
+    T.MAX_DATA: FrameOp(_process_max_data, _write_max_data, on_lost=_again(T.MAX_DATA)),
+    T.MAX_STREAM_DATA: FrameOp(
+        _process_max_stream_data, _write_max_stream_data, on_lost=_again(T.MAX_STREAM_DATA)
+    ),
+    T.MAX_STREAMS_BIDI: FrameOp(_process_max_streams, _write_max_streams, on_lost=_again(T.MAX_STREAMS_BIDI)),
+    T.MAX_STREAMS_UNI: FrameOp(_process_max_streams, _write_max_streams, on_lost=_again(T.MAX_STREAMS_UNI)),
+    T.DATA_BLOCKED: FrameOp(_process_data_blocked, _write_data_blocked, on_lost=_again(T.DATA_BLOCKED)),
+    T.STREAM_DATA_BLOCKED: FrameOp(
+        _process_stream_data_blocked, _write_stream_data_blocked, on_lost=_again(T.STREAM_DATA_BLOCKED)
+    ),
+    T.STREAMS_BLOCKED_BIDI: FrameOp(
+        _process_data_blocked, _write_streams_blocked, on_lost=_again(T.STREAMS_BLOCKED_BIDI)
+    ),
+    T.STREAMS_BLOCKED_UNI: FrameOp(
+        _process_data_blocked, _write_streams_blocked, on_lost=_again(T.STREAMS_BLOCKED_UNI)
+    ),
+    T.NEW_CONNECTION_ID: FrameOp(
+        _process_new_connection_id, _write_new_connection_id, on_lost=_again(T.NEW_CONNECTION_ID)
+    ),
+    T.RETIRE_CONNECTION_ID: FrameOp(
+        _process_retire_connection_id,
+        _write_retire_connection_id,
+        _retire_connection_id_acked,
+        _again(T.RETIRE_CONNECTION_ID),
+    ),
+    T.PATH_CHALLENGE: FrameOp(_process_path_challenge),
+    T.PATH_RESPONSE: FrameOp(_process_path_response),
+    T.CONNECTION_CLOSE: FrameOp(_process_close),
+    T.CONNECTION_CLOSE_APPLICATION: FrameOp(_process_close),
+    T.HANDSHAKE_DONE: FrameOp(
+        _process_handshake_done, _write_handshake_done, on_lost=_again(T.HANDSHAKE_DONE)
+    ),
+}

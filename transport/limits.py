@@ -1,0 +1,55 @@
+"""Every bound on what a peer can make us hold or do, in one place. Sizes in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- datagrams and trains
+MAX_UDP_PAYLOAD: Final = 65_527
+MIN_INITIAL_DATAGRAM: Final = 1_200  # RFC 9000 §14.1
+TRAIN_BYTES: Final = 65_000  # one UDP_SEGMENT send: below the 16-bit length of the UDP header
+TRAIN_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of the kernels before 6.9
+RECEIVE_BURSTS: Final = 16  # trains read before the loop gets a turn
+SEND_BURSTS: Final = 16  # trains sent before the loop gets a turn
+SOCKET_BUFFER: Final = 16 << 20
+
+# --- handshakes
+MAX_CRYPTO_BUFFER: Final = 65_536  # out-of-order CRYPTO data per level; RFC 9000 §7.5 asks for 4,096
+MAX_CLIENT_HELLO: Final = 16_384  # what is collected before ALPN must have been seen
+MAX_UNDECRYPTABLE: Final = 16  # datagrams that wait for keys, per connection
+MAX_HALF_OPEN: Final = 1_024  # connections without a completed handshake, per endpoint
+RETRY_ABOVE: Final = 128  # half-open connections from which on every client must prove its address
+HANDSHAKE_TIMEOUT: Final = 30.0
+RETRY_TOKEN_LIFETIME: Final = 60.0
+ACCEPT_BACKLOG: Final = 128
+AMPLIFICATION_FACTOR: Final = 3  # RFC 9000 §8.1
+
+# --- connection IDs
+LOCAL_CID_LENGTH: Final = 8
+MAX_ACTIVE_PEER_CIDS: Final = 8  # our active_connection_id_limit
+MAX_ACTIVE_LOCAL_CIDS: Final = 4  # that we issue, whatever the peer would allow
+MAX_RETIRED_UNACKED: Final = 32  # RETIRE_CONNECTION_ID frames under way (RFC 9000 §5.1.2)
+
+# --- packets
+MAX_ACK_RANGES: Final = 64  # of ours that we remember and send
+MAX_TRACKED_RUNS: Final = 65_536  # pieces of sent history that one packet number space may fall into
+MAX_PENDING_PATH_RESPONSES: Final = 4
+
+# --- streams
+MAX_STREAMS_BIDI: Final = 256  # concurrent, opened by the peer
+MAX_STREAMS_UNI: Final = 256
+STREAM_WINDOW: Final = 1 << 20  # the first receive window of a stream
+STREAM_WINDOW_MAX: Final = 16 << 20
+CONNECTION_WINDOW: Final = 3 << 19
+CONNECTION_WINDOW_MAX: Final = 24 << 20
+MAX_FRAGMENTS: Final = 4_096  # out-of-order pieces per stream
+SEND_BUFFER_MIN: Final = 1 << 20  # unacknowledged and unsent bytes that a writer may have pending
+SEND_BUFFER_MAX: Final = 32 << 20
+
+# --- timing
+MAX_IDLE_TIMEOUT: Final = 30.0
+MAX_ACK_DELAY: Final = 0.025
+ACK_DELAY_EXPONENT: Final = 3
+TIMER_GRANULARITY: Final = 0.001  # RFC 9002 §6.1.2
+CLOSE_PACKETS_PER_SECOND: Final = 10  # answers to packets that come while closing
+RESETS_PER_SECOND: Final = 100  # stateless resets and Version Negotiations, per endpoint

@@ -1,0 +1,243 @@
+"""Loss detection (RFC 9002 §6) over the three packet number spaces, and the window they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from quicfs.transport import limits
+from quicfs.transport.cong import CongestionControl
+from quicfs.transport.frame import AckFrame
+from quicfs.transport.pacer import Pacer
+from quicfs.transport.pnspace import PacketNumberSpace
+from quicfs.transport.rtt import RttEstimator
+from quicfs.transport.sent import SentRun
+from quicfs.transport.uapi import CryptoLevel
+
+PACKET_THRESHOLD: Final = 3
+
+
+@dataclass(slots=True)
+class AckOutcome:
+    acked: Sequence[SentRun] = ()
+    lost: Sequence[SentRun] = ()
+    largest: SentRun | None = None  # the newest one that this ACK newly acknowledged
+
+
+@dataclass(slots=True)
+class TimeoutOutcome:
+    lost: Sequence[tuple[PacketNumberSpace, SentRun]] = ()
+    probe: PacketNumberSpace | None = None  # send probes in it (RFC 9002 §6.2.4)
+
+
+@dataclass(slots=True)
+class RecoveryStats:
+    packets_sent: int = 0
+    packets_lost: int = 0
+    bytes_sent: int = 0
+    bytes_lost: int = 0
+    ptos: int = 0
+
+
+class Recovery:
+    """Owns RTT, congestion window, pacing and the timers of loss and probe."""
+
+    __slots__ = (
+        "_loss_times",
+        "_spaces",
+        "bytes_in_flight",
+        "cong",
+        "handshake_confirmed",
+        "max_ack_delay",
+        "pacer",
+        "peer_validated",
+        "pto_count",
+        "rtt",
+        "stats",
+    )
+
+    def __init__(
+        self,
+        spaces: Sequence[PacketNumberSpace],
+        cong: CongestionControl,
+        pacer: Pacer,
+        rtt: RttEstimator,
+        *,
+        peer_validated: bool,
+    ) -> None:
+        self._spaces = spaces
+        self._loss_times: dict[PacketNumberSpace, float | None] = dict.fromkeys(spaces)
+        self.cong = cong
+        self.pacer = pacer
+        self.rtt = rtt
+        self.bytes_in_flight = 0
+        self.pto_count = 0
+        self.max_ack_delay = limits.MAX_ACK_DELAY  # the peer's
+        self.handshake_confirmed = False
+        # RFC 9002 §6.2.2.1: whether the peer has validated our address, as far as we know
+        self.peer_validated = peer_validated
+        self.stats = RecoveryStats()
+
+    # --- sending
+
+    def on_sent(self, space: PacketNumberSpace, run: SentRun) -> None:
+        space.sent.add(run)
+        size = run.size
+        self.stats.packets_sent += run.last - run.first + 1
+        self.stats.bytes_sent += size
+        if run.in_flight:
+            self.bytes_in_flight += size
+            self.cong.on_sent(run.time, size)
+            self.pacer.on_sent(run.time, size)
+
+    @property
+    def window(self) -> int:
+        """Bytes that congestion control lets out."""
+        return self.cong.cwnd - self.bytes_in_flight
+
+    def paced(self, now: float) -> int:
+        """Bytes that the pacer lets out now."""
+        return self.pacer.budget(now, self.cong.cwnd, self.rtt.smoothed, self.cong.in_slow_start)
+
+    def paced_at(self, now: float) -> float:
+        """When the pacer lets the next train out."""
+        return self.pacer.next_send_time(now, self.cong.cwnd, self.rtt.smoothed, self.cong.in_slow_start)
+
+    # --- acknowledgements
+
+    def on_ack(
+        self, space: PacketNumberSpace, frame: AckFrame, ack_delay: float, now: float, *, app_limited: bool
+    ) -> AckOutcome:
+        acked = space.sent.take_acked(frame.ranges)
+        outcome = AckOutcome(acked)
+        if not acked:
+            return outcome
+        largest = acked[0]
+        outcome.largest = largest
+        eliciting = False
+        size = 0
+        for run in acked:
+            eliciting = eliciting or run.eliciting
+            if run.in_flight:
+                size += run.size
+        self.bytes_in_flight -= size
+        # RFC 9002 §5.1: a sample only when the largest acknowledged is new and something was ack-eliciting
+        if largest.last == frame.ranges[0][1] and eliciting:
+            if self.handshake_confirmed:
+                ack_delay = min(ack_delay, self.max_ack_delay)
+            self.rtt.update(max(now - largest.time, 1e-6), ack_delay, now)
+        outcome.lost = self._detect_losses(space, now)
+        if size:
+            self.cong.on_ack(now, size, largest.time, self.rtt, app_limited)
+        # RFC 9002 §6.2.1: a client keeps its backoff until the server has surely validated its address
+        if self.peer_validated:
+            self.pto_count = 0
+        return outcome
+
+    def _detect_losses(self, space: PacketNumberSpace, now: float) -> list[SentRun]:
+        sent = space.sent
+        if sent.largest_acked < 0 or not sent:
+            self._loss_times[space] = None
+            return []
+        rtt = self.rtt
+        delay = rtt.loss_delay()
+        lost, pending = sent.take_lost(sent.largest_acked - PACKET_THRESHOLD, now - delay)
+        self._loss_times[space] = None if pending is None else pending + delay
+        if lost:
+            self._on_lost(lost, now)
+        return lost
+
+    def _on_lost(self, lost: Sequence[SentRun], now: float) -> None:
+        newest = -1.0
+        for run in lost:
+            if not run.in_flight:
+                continue
+            size = run.size
+            self.bytes_in_flight -= size
+            if run.mtu_probe:
+                continue  # RFC 9000 §14.4: the loss of a probe says nothing of congestion
+            self.stats.packets_lost += run.count
+            self.stats.bytes_lost += size
+            newest = max(newest, run.time)
+        if newest < 0:
+            return
+        self.cong.on_congestion_event(now, newest)
+        if self._is_persistent(lost):
+            self.cong.on_persistent_congestion(now)
+            self.rtt.reset_minimum()
+
+    def _is_persistent(self, lost: Sequence[SentRun]) -> bool:
+        """RFC 9002 §7.6: everything was lost for three probe timeouts."""
+        first = self.rtt.first_sample_at
+        if first is None:
+            return False
+        period = self.rtt.persistent_congestion_duration(self.max_ack_delay)
+        times = [run.time for run in lost if run.eliciting and not run.mtu_probe and run.time > first]
+        if len(times) < 2 or max(times) - min(times) <= period:
+            return False
+        numbers = sorted((run.first, run.last) for run in lost)
+        return all(b[0] <= a[1] + 2 for a, b in zip(numbers, numbers[1:], strict=False))
+
+    def on_ecn_ce(self, now: float, sent_time: float) -> None:
+        self.cong.on_ecn_ce(now, sent_time)
+
+    # --- timers (RFC 9002 §6.2, §A.8)
+
+    def loss_deadline(self, *, at_amplification_limit: bool) -> float | None:
+        deadline = self._earliest_loss()
+        if deadline is not None:
+            return deadline
+        if at_amplification_limit:
+            return None
+        return self._pto()[0]
+
+    def _earliest_loss(self) -> float | None:
+        times = [time for time in self._loss_times.values() if time is not None]
+        return min(times) if times else None
+
+    def _pto(self) -> tuple[float | None, PacketNumberSpace | None]:
+        """When the next probe is due and in which space (RFC 9002 §A.8)."""
+        backoff = 1 << min(self.pto_count, 16)
+        earliest: float | None = None
+        which: PacketNumberSpace | None = None
+        for space in self._spaces:
+            if not space.sent.eliciting_in_flight:
+                continue
+            application = space.level == CryptoLevel.APP
+            # RFC 9002 §6.2.1: not for application data before the handshake is confirmed
+            if application and not self.handshake_confirmed:
+                continue
+            duration = self.rtt.pto_base(self.max_ack_delay if application else 0.0)
+            time = space.sent.last_eliciting_at + duration * backoff
+            if earliest is None or time < earliest:
+                earliest, which = time, space
+        if which is None and not self.peer_validated:
+            # RFC 9002 §6.2.2.1: the server may wait for us to lift its amplification limit
+            which = next((s for s in reversed(self._spaces[:2]) if s.keys_out is not None), None)
+            if which is not None:
+                since = max(space.sent.last_eliciting_at for space in self._spaces)
+                earliest = since + self.rtt.pto_base(0.0) * backoff
+        return earliest, which
+
+    def on_timeout(self, now: float) -> TimeoutOutcome:
+        """The loss timer went off."""
+        deadline = self._earliest_loss()
+        if deadline is not None:
+            lost: list[tuple[PacketNumberSpace, SentRun]] = []
+            for space, time in self._loss_times.items():
+                if time is not None and time <= now:
+                    lost += [(space, run) for run in self._detect_losses(space, now)]
+            return TimeoutOutcome(lost)
+        _, space_to_probe = self._pto()
+        self.pto_count += 1
+        self.stats.ptos += 1
+        return TimeoutOutcome(probe=space_to_probe)
+
+    def discard(self, space: PacketNumberSpace) -> None:
+        """Forget a space whose keys are gone (RFC 9002 §6.4)."""
+        for run in space.sent.drain():
+            if run.in_flight:
+                self.bytes_in_flight -= run.size
+        self._loss_times[space] = None
+        self.pto_count = 0

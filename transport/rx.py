@@ -1,0 +1,273 @@
+"""Receiving: a train is split into packets, opened, and its frames given to their rows in `frame_ops`.
+
+In-order STREAM frames of a train become one piece before they reach their stream, and a train leads to at
+most one decision about acknowledging.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quicfs.transport import limits
+from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+from quicfs.transport.frame import FRAME_CODECS, FrameType, parse_frame, parse_stream
+from quicfs.transport.frame_ops import FRAME_OPS
+from quicfs.transport.packet import (
+    STATELESS_RESET_TOKEN_LENGTH,
+    LongHeader,
+    PacketType,
+    check_retry,
+    parse_long_header,
+)
+
+if TYPE_CHECKING:
+    from quicfs.transport.conn import Connection
+    from quicfs.transport.pnspace import PacketNumberSpace
+
+_MIN_SHORT = 21  # RFC 9000 §10.3: less is neither a packet with a sample nor a stateless reset
+
+Opened = list[tuple[int, int, memoryview]]
+
+
+def handle_burst(
+    conn: Connection, now: float, data: memoryview, segment_size: int, ecn: int, scratch: memoryview
+) -> None:
+    """Process a train (see `Connection.handle_burst`)."""
+    conn.path.bytes_received += len(data)
+    try:
+        _split(conn, now, data, segment_size, ecn, scratch)
+    except ProtocolViolation as violation:
+        conn.close(now, violation.code, violation.reason, frame_type=violation.frame_type)
+
+
+def replay_undecryptable(conn: Connection, now: float, scratch: memoryview) -> None:
+    """Keys have come: datagrams that waited for them get another chance."""
+    waiting, conn.undecryptable = conn.undecryptable, []
+    try:
+        for datagram, ecn in waiting:
+            view = memoryview(bytearray(datagram))
+            _split(conn, now, view, len(view), ecn, scratch)
+    except ProtocolViolation as violation:
+        conn.close(now, violation.code, violation.reason, frame_type=violation.frame_type)
+
+
+def _split(
+    conn: Connection, now: float, data: memoryview, segment_size: int, ecn: int, scratch: memoryview
+) -> None:
+    total = len(data)
+    starts: list[int] = []
+    stops: list[int] = []
+    for start in range(0, total, segment_size):
+        stop = min(start + segment_size, total)
+        if data[start] & 0x80:
+            if starts:
+                _open_short(conn, now, data, starts, stops, ecn, scratch)
+                starts, stops = [], []
+            _handle_datagram(conn, now, data, start, stop, ecn, scratch)
+        elif stop - start >= _MIN_SHORT:
+            starts.append(start)
+            stops.append(stop)
+    if starts:
+        _open_short(conn, now, data, starts, stops, ecn, scratch)
+
+
+# --- short headers
+
+
+def _open_short(
+    conn: Connection,
+    now: float,
+    data: memoryview,
+    starts: list[int],
+    stops: list[int],
+    ecn: int,
+    scratch: memoryview,
+) -> None:
+    space = conn.application
+    keys = space.keys_in
+    # RFC 9001 §5.7: a server does not process 1-RTT packets before the handshake is complete
+    if keys is None or (conn.is_server and not conn.recovery.handshake_confirmed):
+        for start, stop in zip(starts, stops, strict=True):
+            _keep_undecryptable(conn, data[start:stop], ecn)
+        return
+    pn_offset = 1 + len(conn.local_cid)
+    opened = keys.open_run(data, starts, stops, pn_offset, space.received.largest, scratch)
+    if opened:
+        _process(conn, now, space, PacketType.ONE_RTT, opened, ecn)
+    elif _is_stateless_reset(conn, data, starts, stops):
+        conn.handle_stateless_reset(now)
+
+
+def _is_stateless_reset(conn: Connection, data: memoryview, starts: list[int], stops: list[int]) -> bool:
+    """RFC 9000 §10.3.1: nothing could be opened, and a datagram ends in a token that we were given."""
+    tokens = conn.peer_cids.reset_tokens
+    if not tokens:
+        return False
+    return any(bytes(data[stop - STATELESS_RESET_TOKEN_LENGTH : stop]) in tokens for stop in stops)
+
+
+def _keep_undecryptable(conn: Connection, datagram: memoryview, ecn: int) -> None:
+    if len(conn.undecryptable) < limits.MAX_UNDECRYPTABLE:
+        conn.undecryptable.append((bytes(datagram), ecn))
+
+
+# --- long headers: one datagram may hold several packets
+
+
+def _handle_datagram(
+    conn: Connection, now: float, data: memoryview, pos: int, end: int, ecn: int, scratch: memoryview
+) -> None:
+    while pos < end:
+        if not data[pos] & 0x80:
+            if end - pos >= _MIN_SHORT:
+                _open_short(conn, now, data, [pos], [end], ecn, scratch)
+            return
+        try:
+            header = parse_long_header(data, pos, end)
+        except ProtocolViolation:
+            return  # unauthenticated: dropped (RFC 9000 §12.2)
+        if header.packet_type is PacketType.VERSION_NEGOTIATION:
+            _handle_version_negotiation(conn, header)
+            return
+        if header.packet_type is PacketType.RETRY:
+            _handle_retry(conn, now, header, data[pos:end])
+            return
+        if header.version != conn.version or header.dcid not in conn.accepted_cids:
+            return
+        _handle_long(conn, now, header, data, pos, ecn, scratch)
+        pos = header.end
+
+
+def _handle_long(
+    conn: Connection,
+    now: float,
+    header: LongHeader,
+    data: memoryview,
+    pos: int,
+    ecn: int,
+    scratch: memoryview,
+) -> None:
+    space: PacketNumberSpace
+    if header.packet_type is PacketType.INITIAL:
+        space = conn.initial
+    elif header.packet_type is PacketType.HANDSHAKE:
+        space = conn.handshake
+    else:
+        return  # 0-RTT is not spoken here
+    if space.discarded:
+        return
+    keys = space.keys_in
+    if keys is None:
+        _keep_undecryptable(conn, data[pos : header.end], ecn)
+        return
+    # RFC 9000 §7.2: after the first packet the peer's source connection ID stays as it is
+    if conn.peer_cid_fixed and header.scid != conn.peer_cids.first:
+        return
+    opened = keys.open_run(
+        data, (pos,), (header.end,), header.payload_offset - pos, space.received.largest, scratch
+    )
+    if not opened:
+        return
+    if not conn.peer_cid_fixed:
+        conn.peer_cid_fixed = True
+        conn.peer_cids.replace_first(header.scid)
+    if space is conn.handshake and conn.is_server:
+        # RFC 9000 §8.1 and RFC 9001 §4.9.1: the client's address is valid, and Initial keys are done with
+        conn.path.validated = True
+        conn.discard_space(conn.initial)
+    _process(conn, now, space, header.packet_type, opened, ecn)
+
+
+def _handle_version_negotiation(conn: Connection, header: LongHeader) -> None:
+    # RFC 9000 §6.2: only a client that has processed no other packet, and not if our version is in the list
+    if conn.is_server or conn.peer_cid_fixed or conn.version in header.supported_versions:
+        return
+    if header.dcid != conn.local_cid or header.scid != conn.original_dcid:
+        return
+    versions = ", ".join(f"{version:#010x}" for version in header.supported_versions[:8])
+    conn.refuse_version(f"the server speaks other versions of QUIC only: {versions}")
+
+
+def _handle_retry(conn: Connection, now: float, header: LongHeader, packet: memoryview) -> None:
+    # RFC 9000 §17.2.5.2: one Retry, before anything else, with a valid tag and a new connection ID
+    if conn.is_server or conn.peer_cid_fixed or conn.retry_scid is not None or header.version != conn.version:
+        return
+    if header.dcid != conn.local_cid or header.scid == conn.original_dcid:
+        return
+    if not check_retry(packet, conn.original_dcid):
+        return
+    conn.handle_retry(header.scid, header.token)
+
+
+# --- frames
+
+
+def _process(
+    conn: Connection, now: float, space: PacketNumberSpace, packet_type: PacketType, opened: Opened, ecn: int
+) -> None:
+    """Process the frames of opened packets, in their order."""
+    received = space.received
+    reserved = 0x18 if packet_type is PacketType.ONE_RTT else 0x0C
+    is_1rtt = packet_type is PacketType.ONE_RTT
+    eliciting = 0
+    processed = 0
+    run_start = run_stop = -1  # packet numbers processed, not yet in `received`
+    stream_id = -1  # STREAM frames gathered: of which stream, from where, up to where
+    offset = expected = 0
+    pieces: list[memoryview] = []
+    for pn, first, payload in opened:
+        # RFC 9000 §17.2, §17.3.1: reserved bits set -> PROTOCOL_VIOLATION
+        if first & reserved:
+            raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "reserved bits are set")
+        if pn != run_stop:
+            if run_stop >= 0:
+                received.add(now, run_start, run_stop)
+                run_stop = -1
+            if not received.is_new(pn):
+                continue
+            run_start = pn
+        run_stop = pn + 1
+        processed += 1
+        end = len(payload)
+        # RFC 9000 §12.4: a packet without frames -> PROTOCOL_VIOLATION
+        if not end:
+            raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "packet without frames")
+        pos = 0
+        asks = False
+        while pos < end:
+            frame_type = payload[pos]
+            if frame_type & 0xF8 == 0x08 and is_1rtt:
+                asks = True
+                (sid, at, data, fin), pos = parse_stream(payload, pos + 1, end)
+                if sid == stream_id and at == expected:
+                    pieces.append(data)
+                    expected += len(data)
+                else:
+                    if stream_id >= 0:
+                        conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
+                    stream_id, offset, pieces = sid, at, [data]
+                    expected = at + len(data)
+                if fin:
+                    conn.handle_stream_data(stream_id, offset, b"".join(pieces), True)
+                    stream_id = -1
+            elif frame_type == 0:
+                pos += 1
+                while pos < end and not payload[pos]:
+                    pos += 1
+            else:
+                frame_type, frame, pos = parse_frame(payload, pos, end, packet_type)
+                if FRAME_CODECS[frame_type].ack_eliciting:
+                    asks = True
+                    if stream_id >= 0 and frame_type != FrameType.PING:
+                        conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
+                        stream_id = -1
+                FRAME_OPS[frame_type].process(conn, space, frame, now)
+        eliciting += asks
+    if stream_id >= 0:
+        conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
+    if run_stop >= 0:
+        received.add(now, run_start, run_stop)
+    if processed:
+        received.count_ecn(ecn, processed)
+        received.decide(now, eliciting)
+        conn.on_received(now)

@@ -1,0 +1,480 @@
+"""Sending: what leaves next, composed into a train.
+
+A train is a run of datagrams of one size, of which the last may be shorter. Its first packet takes
+acknowledgements and control frames; what is left of it and the packets after it take stream data, as long as the
+windows, the pacer and the train last. While the handshake goes on, a train is one datagram that may hold
+packets of several levels (RFC 9000 §12.2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from quicfs.transport import limits
+from quicfs.transport.builder import (
+    LongPacket,
+    PacketBuilder,
+    Transmit,
+    long_packet_overhead,
+    seal_long_packet,
+)
+from quicfs.transport.crypto import TAG_LENGTH
+from quicfs.transport.frame import (
+    FrameType,
+    write_ack,
+    write_connection_close,
+    write_crypto_header,
+    write_path_response,
+    write_stream_header,
+)
+from quicfs.transport.frame_ops import FRAME_OPS
+from quicfs.transport.packet import FIXED_BIT, PacketType, packet_number_length
+from quicfs.transport.sent import SentRun, StreamRange
+from quicfs.transport.timer import Timer
+from quicfs.transport.varint import encode
+
+if TYPE_CHECKING:
+    from quicfs.transport.conn import Connection
+    from quicfs.transport.pnspace import PacketNumberSpace
+
+_STREAM_OFF: Final = 0x0C  # STREAM with OFF, without LEN: the data end where the packet ends
+_OFFSET_8: Final = 0xC0 << 56  # the 8-byte form of a variable-length integer
+_MIN_CHUNK: Final = 24  # no use in starting a STREAM frame in less room
+_PING: Final = b"\x01"
+
+
+def poll_transmit(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
+    """See `Connection.poll_transmit`."""
+    from quicfs.transport.conn import OPEN, State
+
+    if conn.state not in OPEN:
+        return _close(conn, buffer) if conn.state is State.CLOSING else None
+    if not (conn.initial.discarded and conn.handshake.discarded):
+        return _handshake_datagram(conn, now, buffer)
+    return _train(conn, now, buffer) or _mtu_probe(conn, now, buffer)
+
+
+# --- the handshake: one datagram, several levels
+
+
+def _handshake_datagram(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
+    size = min(limits.MIN_INITIAL_DATAGRAM, conn.path.allowance())
+    room = size
+    packets: list[tuple[PacketNumberSpace, LongPacket]] = []
+    dcid = conn.peer_cids.current.cid
+    for space in (conn.initial, conn.handshake):
+        if space.keys_out is None:
+            continue
+        pn = space.sent.next_pn
+        pn_length = packet_number_length(pn, space.sent.largest_acked)
+        token = conn.token if space is conn.initial else b""
+        overhead = long_packet_overhead(space.packet_type, dcid, conn.local_cid, token, pn_length)
+        if room - overhead < _MIN_CHUNK:
+            break
+        builder = PacketBuilder(room - overhead)
+        _fill_crypto_packet(conn, space, builder, now)
+        if builder.empty:
+            continue
+        packets.append((space, LongPacket(space.packet_type, space.keys_out, pn, pn_length, token, builder)))
+        room = builder.room
+    builder_1rtt = _fill_early_1rtt(conn, now, room)
+    if not packets:
+        return _finish_1rtt(conn, now, buffer, builder_1rtt) if builder_1rtt is not None else None
+    # RFC 9000 §14.1: a client's Initials, and a server's that ask for an ACK, come in full-sized datagrams
+    if packets[0][0] is conn.initial and (not conn.is_server or packets[0][1].builder.eliciting):
+        pad = room if builder_1rtt is None else builder_1rtt.room
+        if pad > 0:
+            (packets[-1][1].builder if builder_1rtt is None else builder_1rtt).pad(pad)
+    end = 0
+    for space, packet in packets:
+        start = end
+        end = seal_long_packet(packet, conn.version, dcid, conn.local_cid, buffer, start)
+        padded = packet.builder.room <= 0
+        _remember(
+            conn,
+            space,
+            packet.pn,
+            packet.builder,
+            end - start,
+            now,
+            in_flight=packet.builder.eliciting or padded,
+        )
+    if builder_1rtt is not None:
+        end = _seal_1rtt(conn, now, buffer, end, builder_1rtt)
+    if not conn.is_server and packets[-1][0] is conn.handshake:
+        conn.discard_space(conn.initial)  # RFC 9001 §4.9.1
+    return _transmit(conn, buffer[:end], end, 1, now)
+
+
+def _fill_crypto_packet(
+    conn: Connection, space: PacketNumberSpace, builder: PacketBuilder, now: float
+) -> None:
+    """ACK and CRYPTO of one handshake level."""
+    queue = space.crypto_out
+    wants = queue.has_lost or queue.unsent > 0
+    may_send = space.probes > 0 or conn.recovery.window > 0
+    sends = may_send and (wants or space.probes > 0)
+    if space.received.ack_at is not None and (sends or space.received.ack_at <= now):
+        _add_ack(conn, space, builder, now)
+    if not sends:
+        return
+    while builder.room > 8:
+        lost = queue.first_lost()
+        start, stop = lost if lost is not None else (queue.sent, queue.end)
+        header = write_crypto_header(start, min(stop - start, builder.room))
+        length = min(stop - start, builder.room - len(header))
+        if length <= 0:
+            break
+        header = write_crypto_header(start, length)
+        builder.add_with_data(header, queue.view(start, length), (FrameType.CRYPTO, (start, start + length)))
+        queue.mark_sent(start, start + length)
+    if space.probes > 0:
+        if not builder.eliciting:
+            builder.add(_PING, None)
+        space.probes -= 1
+
+
+def _fill_early_1rtt(conn: Connection, now: float, room: int) -> PacketBuilder | None:
+    """1-RTT data beside the handshake: a server may send it before the handshake is confirmed."""
+    space = conn.application
+    if space.keys_out is None or conn.peer is None:
+        return None
+    room -= _overhead(conn, space)
+    if room < _MIN_CHUNK:
+        return None
+    builder = PacketBuilder(room)
+    _fill_1rtt(conn, now, builder)
+    return None if builder.empty else builder
+
+
+def _finish_1rtt(conn: Connection, now: float, buffer: memoryview, builder: PacketBuilder) -> Transmit:
+    end = _seal_1rtt(conn, now, buffer, 0, builder)
+    return _transmit(conn, buffer[:end], end, 1, now)
+
+
+def _seal_1rtt(conn: Connection, now: float, buffer: memoryview, pos: int, builder: PacketBuilder) -> int:
+    space = conn.application
+    assert space.keys_out is not None
+    pn = space.sent.next_pn
+    pn_length = packet_number_length(pn, space.sent.largest_acked)
+    end = space.keys_out.seal_run(
+        buffer, pos, _short_prefix(conn, pn_length), pn, pn_length, (builder.payload(pn_length),)
+    )
+    _remember(conn, space, pn, builder, end - pos, now, in_flight=builder.eliciting)
+    return end
+
+
+# --- 1-RTT trains
+
+
+def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
+    space = conn.application
+    keys = space.keys_out
+    if keys is None:
+        return None
+    recovery = conn.recovery
+    mtu = conn.path.pmtud.current
+    first_pn = space.sent.next_pn
+    most = min(limits.TRAIN_SEGMENTS, max(1, limits.TRAIN_BYTES // mtu))
+    pn_length = packet_number_length(first_pn + most, space.sent.largest_acked)
+    room = mtu - 1 - len(conn.peer_cids.current.cid) - pn_length - TAG_LENGTH
+
+    payloads: list[bytes] = []
+    pn = first_pn
+    marked = conn.path.ecn.codepoint != 0
+    paced = recovery.paced(now)
+    while len(payloads) < most:
+        window = min(recovery.window, paced)
+        if (
+            not conn.control
+            and window >= mtu
+            and conn.streams.ready
+            and not space.probes
+            and (payloads or not _ack_wanted(space, now))
+        ):
+            count = _bulk(
+                conn, now, pn, mtu, room, min(window // mtu, most - len(payloads)), payloads, marked=marked
+            )
+            if count:
+                pn += count
+                paced -= count * mtu
+                continue
+        builder = PacketBuilder(room)
+        _fill_1rtt(conn, now, builder, windowed=window > 0)
+        if builder.empty:
+            break
+        full = builder.room == 0
+        payloads.append(builder.payload(pn_length))
+        size = mtu if full else len(payloads[-1]) + mtu - room
+        _remember(conn, space, pn, builder, size, now, in_flight=builder.eliciting)
+        pn += 1
+        paced -= size
+        if not full:
+            break
+    _note_limits(conn, now)
+    if not payloads:
+        return None
+    end = keys.seal_run(buffer, 0, _short_prefix(conn, pn_length), first_pn, pn_length, payloads)
+    return _transmit(conn, buffer[:end], min(mtu, end), len(payloads), now)
+
+
+def _bulk(
+    conn: Connection,
+    now: float,
+    pn: int,
+    mtu: int,
+    room: int,
+    most: int,
+    payloads: list[bytes],
+    *,
+    marked: bool,
+) -> int:
+    """Full packets of one stream's data, at most `most`; returns how many."""
+    stream = next(iter(conn.streams.ready))
+    send = stream.send
+    assert send is not None
+    head = bytes((_STREAM_OFF,)) + encode(stream.stream_id)
+    step = room - len(head) - 8
+    chunk = send.next_chunk(most * step, conn.streams.send_credit.available)
+    if chunk is None:
+        return 0
+    offset, length, fin = chunk
+    count = length // step
+    if fin and count * step == length:
+        count -= 1  # the last one carries FIN
+    if count <= 0:
+        return 0
+    stop = offset + count * step
+    data = send.queue.view(offset, count * step)
+    at = offset
+    for i in range(0, count * step, step):
+        payloads.append(b"".join((head, (_OFFSET_8 | at).to_bytes(8, "big"), data[i : i + step])))
+        at += step
+    conn.streams.send_credit.used += send.mark_sent(offset, stop, False)
+    conn.recovery.on_sent(
+        conn.application,
+        SentRun(
+            pn,
+            pn + count - 1,
+            now,
+            mtu,
+            mtu,
+            eliciting=True,
+            in_flight=True,
+            bulk=StreamRange(stream, offset, stop, step, False),
+            marked=marked,
+        ),
+    )
+    conn.streams.update_ready(stream)
+    conn.streams.rotate(stream)
+    return count
+
+
+def _fill_1rtt(conn: Connection, now: float, builder: PacketBuilder, *, windowed: bool = True) -> None:
+    """One packet: acknowledgement, control frames, then stream data up to the end of the room."""
+    space = conn.application
+    probing = space.probes > 0
+    sends = (windowed and conn.recovery.window > 0) or probing
+    has_work = bool(conn.control or conn.streams.ready or conn.path.responses)
+    if _ack_wanted(space, now) or (sends and has_work and space.received.ack_at is not None):
+        _add_ack(conn, space, builder, now)
+    if not sends:
+        return
+    while conn.path.responses and builder.room >= 9:
+        builder.add(write_path_response(conn.path.responses.pop(0)), None)
+    if conn.control:
+        _add_control(conn, builder, now)
+    if conn.recovery.handshake_confirmed or conn.peer is not None:
+        _add_streams(conn, builder)
+    if probing:
+        if not builder.eliciting and builder.room:
+            builder.add(_PING, None)
+        space.probes -= 1
+
+
+def _ack_wanted(space: PacketNumberSpace, now: float) -> bool:
+    due = space.received.ack_at
+    return due is not None and due <= now
+
+
+def _add_ack(conn: Connection, space: PacketNumberSpace, builder: PacketBuilder, now: float) -> None:
+    received = space.received
+    delay = int(received.delay(now) * 1e6) >> conn.ours.ack_delay_exponent
+    frame = write_ack(received.descending(), delay, received.ecn_counts, builder.room)
+    if frame:
+        builder.add(frame, (FrameType.ACK, received.largest), eliciting=False)
+        received.on_ack_sent()
+
+
+def _add_control(conn: Connection, builder: PacketBuilder, now: float) -> None:
+    for record in list(conn.control):
+        frame_type, argument = record
+        write = FRAME_OPS[frame_type].write
+        assert write is not None
+        frame = write(conn, argument, builder.room, now)
+        if frame is not None:
+            if len(frame) > builder.room:
+                return
+            builder.add(frame, record)
+        del conn.control[record]
+
+
+def _add_streams(conn: Connection, builder: PacketBuilder) -> None:
+    streams = conn.streams
+    for _ in range(len(streams.ready)):
+        if builder.room < _MIN_CHUNK:
+            return
+        stream = next(iter(streams.ready))
+        send = stream.send
+        assert send is not None
+        chunk = send.next_chunk(builder.room, streams.send_credit.available)
+        if chunk is None:
+            streams.rotate(stream)  # the connection's credit is used up
+            continue
+        offset, length, _ = chunk
+        header = write_stream_header(stream.stream_id, offset, None, False)
+        length = min(length, builder.room - len(header))
+        fin = send.finished and offset + length == send.queue.end
+        if len(header) + length < builder.room:
+            # Not the last frame of the packet, perhaps: it says its own length.
+            header = write_stream_header(stream.stream_id, offset, length, fin)
+            over = len(header) + length - builder.room
+            if over > 0:
+                length -= over
+                fin = False
+                header = write_stream_header(stream.stream_id, offset, length, fin)
+        else:
+            header = write_stream_header(stream.stream_id, offset, None, fin)
+        stop = offset + length
+        data = send.queue.view(offset, length) if length else memoryview(b"")
+        streams.send_credit.used += send.mark_sent(offset, stop, fin)
+        builder.add_with_data(header, data, (FrameType.STREAM, (stream, offset, stop, fin)))
+        streams.update_ready(stream)
+        streams.rotate(stream)
+
+
+def _note_limits(conn: Connection, now: float) -> None:
+    """Why did the train end? Tells congestion control, the pacing timer, and a blocked peer."""
+    recovery = conn.recovery
+    mtu = conn.path.pmtud.current
+    wants = bool(conn.streams.ready)
+    conn.app_limited = not wants and recovery.window >= mtu
+    if wants and recovery.window > 0 and recovery.paced(now) <= 0:
+        conn.timers.set(Timer.PACING, recovery.paced_at(now))
+    else:
+        conn.timers.set(Timer.PACING, None)
+
+
+# --- DPLPMTUD, close
+
+
+def _mtu_probe(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
+    if conn.recovery.window < conn.path.pmtud.current:
+        return None
+    size = conn.path.pmtud.next_probe(now)
+    if size is None:
+        return None
+    space = conn.application
+    assert space.keys_out is not None
+    pn = space.sent.next_pn
+    pn_length = packet_number_length(pn, space.sent.largest_acked)
+    prefix = _short_prefix(conn, pn_length)
+    payload = _PING + bytes(size - len(prefix) - pn_length - TAG_LENGTH - 1)
+    end = space.keys_out.seal_run(buffer, 0, prefix, pn, pn_length, (payload,))
+    conn.recovery.on_sent(
+        space, SentRun(pn, pn, now, end, end, eliciting=True, in_flight=True, mtu_probe=True)
+    )
+    conn.path.pmtud.on_probe_sent(size, pn, now)
+    return _transmit(conn, buffer[:end], end, 1, now)
+
+
+def _close(conn: Connection, buffer: memoryview) -> Transmit | None:
+    """CONNECTION_CLOSE in every level that the peer may be able to read (RFC 9000 §10.2.3)."""
+    if not conn.close_due or conn.close_frame is None:
+        return None
+    conn.close_due = False
+    dcid = conn.peer_cids.current.cid
+    end = 0
+    levels = [space for space in conn.spaces if space.keys_out is not None]
+    if conn.recovery.handshake_confirmed:
+        levels = levels[-1:]
+    for space in levels:
+        assert space.keys_out is not None
+        frame = conn.close_frame
+        if frame.frame_type is None and space is not conn.application:
+            # RFC 9000 §10.2.3: an application's reason must not leave before the handshake is over
+            payload = write_connection_close(0x0C, 0, "", 64)
+        else:
+            payload = write_connection_close(frame.error_code, frame.frame_type, frame.reason, 512)
+        pn = space.sent.next_pn
+        space.sent.next_pn += 1
+        pn_length = packet_number_length(pn, space.sent.largest_acked)
+        builder = PacketBuilder(0)
+        builder.add(payload, None, eliciting=False)
+        if space is conn.application:
+            end = space.keys_out.seal_run(
+                buffer, end, _short_prefix(conn, pn_length), pn, pn_length, (builder.payload(pn_length),)
+            )
+        else:
+            token = conn.token if space is conn.initial else b""
+            if space is conn.initial and not conn.is_server:
+                used = long_packet_overhead(PacketType.INITIAL, dcid, conn.local_cid, token, pn_length) + len(
+                    payload
+                )
+                builder.pad(max(0, limits.MIN_INITIAL_DATAGRAM - used))
+            packet = LongPacket(space.packet_type, space.keys_out, pn, pn_length, token, builder)
+            end = seal_long_packet(packet, conn.version, dcid, conn.local_cid, buffer, end)
+    if not end or end > conn.path.allowance():
+        return None
+    conn.path.bytes_sent += end
+    return Transmit(buffer[:end], end, conn.path.remote, conn.path.local, 0)
+
+
+# --- common
+
+
+def _overhead(conn: Connection, space: PacketNumberSpace) -> int:
+    pn_length = packet_number_length(space.sent.next_pn, space.sent.largest_acked)
+    return 1 + len(conn.peer_cids.current.cid) + pn_length + TAG_LENGTH
+
+
+def _short_prefix(conn: Connection, pn_length: int) -> bytes:
+    return bytes((FIXED_BIT | (pn_length - 1),)) + conn.peer_cids.current.cid
+
+
+def _remember(
+    conn: Connection,
+    space: PacketNumberSpace,
+    pn: int,
+    builder: PacketBuilder,
+    size: int,
+    now: float,
+    *,
+    in_flight: bool,
+) -> None:
+    conn.recovery.on_sent(
+        space,
+        SentRun(
+            pn,
+            pn,
+            now,
+            size,
+            size,
+            eliciting=builder.eliciting,
+            in_flight=in_flight,
+            records=builder.records,
+            marked=conn.path.ecn.codepoint != 0,
+        ),
+    )
+    if builder.eliciting and not conn.sent_eliciting_since_received:
+        conn.sent_eliciting_since_received = True
+        conn.touch(now)
+
+
+def _transmit(conn: Connection, data: memoryview, segment_size: int, packets: int, now: float) -> Transmit:
+    path = conn.path
+    path.bytes_sent += len(data)
+    codepoint = path.ecn.codepoint
+    if codepoint:
+        path.ecn.on_sent(packets)
+    return Transmit(data, segment_size, path.remote, path.local, codepoint)
