@@ -9,7 +9,7 @@ caller asks for probes once the handshake is confirmed.
 
 Sizes are UDP payloads. The first probe is as large as the interface and the peer allow, which settles
 the matter in one round trip on a plain link. Where that fails, sizes that paths really have are searched by
-halving, and at last the bytes between two of them. Each size is given up after three losses.
+halving, and at last a few between two of them. Each size is given up after three losses.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from bisect import bisect_left, bisect_right
 from enum import Enum
 
 MAX_PROBES = 3  # RFC 8899 §5.1.2
+MAX_REFINEMENTS = 3
 RAISE_INTERVAL = 600.0  # RFC 8899 §5.1.1: PMTU_RAISE_TIMER
 BLACK_HOLE_THRESHOLD = 3
 """Consecutive losses of datagrams above the base, with none of them acknowledged in between."""
@@ -61,6 +62,7 @@ class Pmtud:
         "_probe_losses",
         "_raise_at",
         "_raise_interval",
+        "_refinements",
         "_tried_upper_bound",
         "_upper_bound",
         "current",
@@ -83,6 +85,7 @@ class Pmtud:
         self._failing = self._upper_bound + 1  # the smallest size known not to pass
         self._tried_upper_bound = False
         self._probe_losses = 0
+        self._refinements = 0  # sizes settled beyond the common ones
 
     # --- searching
 
@@ -116,7 +119,7 @@ class Pmtud:
         if first < last:
             return COMMON_SIZES[(first + last) // 2]
         # RFC 8899 §5.3.2: the search may end when a better size would be little better
-        if self._failing - self.current <= max(16, self.current // 50):
+        if self._refinements >= MAX_REFINEMENTS or self._failing - self.current <= 16:
             return None
         return (self.current + self._failing) // 2
 
@@ -128,7 +131,7 @@ class Pmtud:
         if size != self._outstanding:
             return
         self._outstanding = None
-        self._probe_losses = 0
+        self._settle(size)
         self.current = max(self.current, min(size, self._upper_bound))
 
     def on_probe_lost(self, size: int) -> None:
@@ -138,9 +141,14 @@ class Pmtud:
         self._outstanding = None
         self._probe_losses += 1
         if self._probe_losses >= MAX_PROBES:
-            self._probe_losses = 0
-            self._tried_upper_bound = True
+            self._settle(size)
             self._failing = min(self._failing, size)
+
+    def _settle(self, size: int) -> None:
+        self._probe_losses = 0
+        if self._tried_upper_bound and size not in COMMON_SIZES:
+            self._refinements += 1
+        self._tried_upper_bound = True
 
     # --- black holes (RFC 8899 §4.3)
 
