@@ -115,7 +115,7 @@ def protocol_class(stack: Any) -> type:
             self.on_data: Callable[[int, bytes, bool], None] = lambda stream_id, data, fin: None
             self.on_terminated: Callable[[str], None] = lambda reason: None
             self._content: Content | None = None
-            self._on_fed: Callable[[], None] | None = None
+            self._then: Callable[[], None] = lambda: None
             self._wire: CountingTransport | None = None
             self._wire_before = 0
 
@@ -123,17 +123,16 @@ def protocol_class(stack: Any) -> type:
             self._wire = CountingTransport(transport)
             super().connection_made(self._wire)
 
-        def feed(self, stream_id: int, content: Content) -> None:
+        def feed(self, stream_id: int, content: Content, then: Callable[[], None]) -> None:
+            """Hands the content over as the stack sends it, and calls `then` once the stack has it all."""
             assert self._wire is not None
-            self._stream_id, self._content, self._wire_before = stream_id, content, self._wire.sent
+            self._stream_id, self._content, self._then = stream_id, content, then
+            self._wire_before = self._wire.sent
             self.transmit()
 
-        def when_fed(self, callback: Callable[[], None]) -> None:
-            """Calls back once the stack has taken all content of the last feed."""
-            if self._content is None:
-                callback()
-            else:
-                self._on_fed = callback
+        def finish(self, stream_id: int) -> None:
+            self._quic.send_stream_data(stream_id, b"", end_stream=True)
+            super().transmit()
 
         def transmit(self) -> None:
             super().transmit()
@@ -146,12 +145,11 @@ def protocol_class(stack: Any) -> type:
                 return False
             if content.position - (self._wire.sent - self._wire_before) >= BACKLOG_LIMIT:
                 return False
-            piece = content.next_piece()
-            self._quic.send_stream_data(self._stream_id, piece, end_stream=content.exhausted)
             if content.exhausted:
                 self._content = None
-                if self._on_fed is not None:
-                    self._on_fed()
+                self._then()
+                return False
+            self._quic.send_stream_data(self._stream_id, content.next_piece())
             return True
 
         def quic_event_received(self, event: Any) -> None:
@@ -164,7 +162,7 @@ def protocol_class(stack: Any) -> type:
 
 
 class ServerStream:
-    """The server's end of one stream: reads N, answers with N bytes while the upload goes on, then FIN."""
+    """The server's end of one stream: reads N, sends N bytes while the upload goes on, then ends with FIN."""
 
     def __init__(self, protocol: Any, stream_id: int, options: argparse.Namespace) -> None:
         self._protocol = protocol
@@ -174,9 +172,9 @@ class ServerStream:
         self._content: Content | None = None
         self._sink = Sink(options.checksum)
         self._began = time.perf_counter()
+        self._halves_left = 2
 
-    def handle(self, data: bytes, fin: bool) -> bool:
-        """True once the upload is complete."""
+    def handle(self, data: bytes, fin: bool) -> None:
         if len(self._header) < HEADER_SIZE:
             missing = HEADER_SIZE - len(self._header)
             self._header += data[:missing]
@@ -184,16 +182,18 @@ class ServerStream:
             if len(self._header) == HEADER_SIZE:
                 size = int.from_bytes(self._header, "big")
                 self._content = Content(size, self._options.seed, self._options.checksum)
-                if size:
-                    self._protocol.feed(self._stream_id, self._content)
+                self._protocol.feed(self._stream_id, self._content, self._end_half)
         if data:
             self._sink.write(data)
-        if fin and self._content is not None and self._content.size == 0:
-            self._protocol.feed(self._stream_id, self._content)
-        return fin
+        if fin:
+            self._end_half()
 
-    def report(self) -> None:
-        report("server", self._content, self._sink, time.perf_counter() - (self._sink.began or self._began))
+    def _end_half(self) -> None:
+        self._halves_left -= 1
+        if self._halves_left == 0:
+            self._protocol.finish(self._stream_id)
+            seconds = time.perf_counter() - (self._sink.began or self._began)
+            report("server", self._content, self._sink, seconds)
 
 
 def configure(stack: Any, options: argparse.Namespace) -> Any:
@@ -221,9 +221,9 @@ async def serve(stack: Any, options: argparse.Namespace) -> int:
             stream = streams.get(key)
             if stream is None:
                 stream = streams[key] = ServerStream(self, stream_id, options)
-            if stream.handle(data, fin):
+            if fin:
                 del streams[key]
-                self.when_fed(stream.report)
+            stream.handle(data, fin)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -271,7 +271,7 @@ async def connect(stack: Any, options: argparse.Namespace) -> int:
         progress = asyncio.create_task(show_progress(sink, content))
         began = time.perf_counter()
         protocol._quic.send_stream_data(stream_id, options.download.to_bytes(HEADER_SIZE, "big"))
-        protocol.feed(stream_id, content)
+        protocol.feed(stream_id, content, lambda: protocol.finish(stream_id))
         try:
             await done
         finally:
