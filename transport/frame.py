@@ -229,19 +229,20 @@ StreamFields: TypeAlias = tuple[int, int, memoryview, bool]
 
 
 def parse_stream(buf: memoryview, pos: int, end: int) -> tuple[StreamFields, int]:
+    decode = varint.decode
     bits = buf[pos - 1]
-    stream_id, pos = varint.decode(buf, pos)
+    stream_id, pos = decode(buf, pos)
     offset = 0
     if bits & STREAM_OFF:
-        offset, pos = varint.decode(buf, pos)
+        offset, pos = decode(buf, pos)
     stop = end
     if bits & STREAM_LEN:
-        length, pos = varint.decode(buf, pos)
+        length, pos = decode(buf, pos)
         stop = pos + length
     if stop > end or pos > end:
-        _malformed("STREAM is cut off", bits)
+        _malformed("STREAM is cut off")
     if offset + stop - pos > varint.MAX:
-        _malformed("STREAM offset beyond 2^62-1", bits)  # §19.8
+        _malformed("STREAM offset beyond 2^62-1")  # §19.8
     return (stream_id, offset, buf[pos:stop], bits & STREAM_FIN == STREAM_FIN), stop
 
 
@@ -322,12 +323,11 @@ def write_streams_blocked(limit: int, unidirectional: bool) -> bytes:
 
 
 def _parse_stream_count(buf: memoryview, pos: int, end: int) -> tuple[int, int]:
-    frame_type = buf[pos - 1]
     count, pos = varint.decode(buf, pos)
     if pos > end:
-        _malformed("frame is cut off", frame_type)
+        _malformed("frame is cut off")
     if count > MAX_STREAMS:
-        _malformed("more than 2^60 streams", frame_type)  # §19.11, §19.14
+        _malformed("more than 2^60 streams")  # §19.11, §19.14
     return count, pos
 
 
@@ -382,7 +382,7 @@ def write_new_connection_id(sequence_number: int, retire_prior_to: int, cid: byt
 def _parse_path_data(buf: memoryview, pos: int, end: int) -> tuple[bytes, int]:
     stop = pos + PATH_DATA_LENGTH
     if stop > end:
-        _malformed("path frame is cut off", buf[pos - 1])
+        _malformed("path frame is cut off")
     return bytes(buf[pos:stop]), stop
 
 
@@ -423,7 +423,7 @@ def parse_connection_close(buf: memoryview, pos: int, end: int) -> tuple[Connect
     length, pos = varint.decode(buf, pos)
     stop = pos + length
     if stop > end:
-        _malformed("CONNECTION_CLOSE is cut off", own_type)
+        _malformed("CONNECTION_CLOSE is cut off")
     # §19.19: UTF-8, which nobody promises to check
     return ConnectionCloseFrame(error_code, frame_type, str(buf[pos:stop], "utf-8", "replace")), stop
 
