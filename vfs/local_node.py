@@ -69,14 +69,11 @@ class NodeTable:
         if fd is not None:
             self._directories.move_to_end(local)
             return fd
-        try:
-            fd = open_beneath(self.root_fd, local.path, O_DIR | os.O_NOFOLLOW)
-        except OSError as error:
-            raise self._gone(local, error) from None
-        if self.stat.of_descriptor(fd)[0] != local.key:
+        fd, cached, attr = self._checked(local)
+        if attr.kind is not FileKind.DIRECTORY:
             os.close(fd)
-            raise FsError(Status.STALE, os.fsdecode(local.path))
-        self.keep_directory(local, fd)
+            raise FsError(Status.NOT_DIR, os.fsdecode(local.path))
+        assert cached
         return fd
 
     def keep_directory(self, node: LocalNode, fd: int) -> None:

@@ -51,8 +51,9 @@ class LocalWatch(Watch):
             os.close(self._top_fd)
             raise fs_error(error, "inotify") from None
         try:
-            self._top = self._inotify.add(self._top_fd, _MASK | ino.IN_DELETE_SELF)
+            self._top = self._inotify.add(self._top_fd, _MASK | ino.IN_MOVE_SELF)
             self._paths[self._top] = b""
+            self._parent = self._add_parent()
             if recursive:
                 self._add_below(b"", report=False)
         except (OSError, FsError) as error:
@@ -108,20 +109,21 @@ class LocalWatch(Watch):
         if event.mask & ino.IN_Q_OVERFLOW:
             self._put(LIST_AGAIN)
             return
-        if event.mask & (ino.IN_DELETE_SELF | ino.IN_IGNORED):
+        if event.mask & ino.IN_IGNORED:
             self._paths.pop(event.watch, None)
-            if event.watch == self._top:
-                self.close()
             return
+        if event.watch == self._parent or not event.name:
+            self._on_top(event)
+            return
+        if self._moved is not None and self._moved[0].cookie != event.cookie:
+            self._flush_moved()
         parent = self._paths.get(event.watch)
-        if parent is None or not event.name:
+        if parent is None:
             return
         path = parent + b"/" + event.name if parent else event.name
         if event.mask & ino.IN_MOVED_TO:
             self._on_moved_to(event, path)
-            return
-        self._flush_moved()
-        if event.mask & ino.IN_MOVED_FROM:
+        elif event.mask & ino.IN_MOVED_FROM:
             self._moved = (event, path)
         elif event.mask & ino.IN_CREATE:
             self._put(Change(os.fsdecode(path), created=True))
@@ -129,21 +131,43 @@ class LocalWatch(Watch):
                 self._appeared(path)
         elif event.mask & ino.IN_DELETE:
             self._put(Change(os.fsdecode(path), removed=True))
+            if event.mask & ino.IN_ISDIR:
+                self._forget_below(path)
         else:
             change = Change(os.fsdecode(path), modified=True)
             if not self._queue or self._queue[-1] != change:
                 self._put(change)
 
+    def _on_top(self, event: Event) -> None:
+        """Something happened to the watched directory itself or beside it."""
+        if not os.fstat(self._top_fd).st_nlink:
+            self.close()
+        elif event.watch == self._top and event.mask & ino.IN_MOVE_SELF:
+            if self._parent >= 0:
+                self._inotify.remove(self._parent)
+            self._parent = self._add_parent()
+
+    def _add_parent(self) -> int:
+        """A directory that is open somewhere (here, for one) does not tell that it was removed; its parent
+        does. Returns -1 where the parent cannot be watched."""
+        try:
+            fd = os.open("..", O_DIR | os.O_CLOEXEC, dir_fd=self._top_fd)
+        except OSError:
+            return -1
+        try:
+            return self._inotify.add(fd, ino.IN_DELETE | ino.IN_MOVED_TO)
+        except OSError:
+            return -1
+        finally:
+            os.close(fd)
+
     def _on_moved_to(self, event: Event, path: bytes) -> None:
         moved, self._moved = self._moved, None
-        if moved is not None and moved[0].cookie == event.cookie:
+        if moved is not None:
             self._put(Change(os.fsdecode(path), renamed_from=os.fsdecode(moved[1])))
             if event.mask & ino.IN_ISDIR:
                 self._rename_below(moved[1], path)
             return
-        if moved is not None:
-            self._moved = moved
-            self._flush_moved()
         self._put(Change(os.fsdecode(path), created=True))
         if event.mask & ino.IN_ISDIR:
             self._appeared(path)

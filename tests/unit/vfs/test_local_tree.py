@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import resource
 import stat
-from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from quicfs.vfs import (
     NOW,
-    DirEntry,
     FileKind,
-    FileSystem,
     FsError,
     LocalTree,
-    Node,
     OpenFlags,
     SetAttr,
     Status,
@@ -26,49 +22,8 @@ from quicfs.vfs import (
 READ, WRITE, CREATE = OpenFlags.READ, OpenFlags.WRITE, OpenFlags.CREATE
 NEW = READ | WRITE | CREATE
 
-Scenario = Callable[[LocalTree], Awaitable[None]]
 
-
-@pytest.fixture
-def base(tmp_path: Path) -> Iterator[Path]:
-    root = tmp_path / "share"
-    root.mkdir()
-    yield root
-
-
-def run(base: Path, scenario: Scenario, *, read_only: bool = False) -> None:
-    """One tree, one loop, and no descriptor left over."""
-
-    async def main() -> None:
-        tree = LocalTree(base, read_only=read_only)
-        try:
-            await scenario(tree)
-        finally:
-            await tree.close()
-
-    before = len(os.listdir("/proc/self/fd"))
-    asyncio.run(main())
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-async def fails(status: Status, call: Awaitable[object]) -> None:
-    with pytest.raises(FsError) as caught:
-        await call
-    assert caught.value.status is status, caught.value
-
-
-async def listing(tree: FileSystem, node: Node, limit: int = 1024) -> list[DirEntry]:
-    entries: list[DirEntry] = []
-    cookie = 0
-    while True:
-        page = await tree.readdir(node, cookie, limit)
-        entries += page.entries
-        if page.eof:
-            return entries
-        cookie = page.entries[-1].cookie
-
-
-def test_write_read_back(base: Path) -> None:
+def test_write_read_back(share) -> None:
     async def scenario(tree: LocalTree) -> None:
         file, attr, created = await tree.open(tree.root, "a", NEW, 0o640)
         assert created and attr.size == 0 and attr.kind is FileKind.REGULAR and attr.mode == 0o640
@@ -85,15 +40,15 @@ def test_write_read_back(base: Path) -> None:
         assert file.node == (await tree.lookup(tree.root, "a"))[0]
         await file.close()
         await file.close()
-        await fails(Status.BAD_FILE, file.read(0, 1))
-        await fails(Status.BAD_FILE, file.fsync())
+        await share.fails(Status.BAD_FILE, file.read(0, 1))
+        await share.fails(Status.BAD_FILE, file.fsync())
 
-    run(base, scenario)
-    assert (base / "a").read_bytes() == b"x" * 300_000
+    share.run(scenario)
+    assert (share.path / "a").read_bytes() == b"x" * 300_000
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_mode_is_exact_whatever_the_umask(base: Path, umask: int) -> None:
+def test_mode_is_exact_whatever_the_umask(share, umask) -> None:
     async def scenario(tree: LocalTree) -> None:
         file, attr, _ = await tree.open(tree.root, "f", NEW, 0o4751)
         await file.close()
@@ -102,63 +57,63 @@ def test_mode_is_exact_whatever_the_umask(base: Path, umask: int) -> None:
 
     old = os.umask(umask)
     try:
-        run(base, scenario)
+        share.run(scenario)
     finally:
         os.umask(old)
-    assert stat.S_IMODE((base / "f").stat().st_mode) == 0o4751
+    assert stat.S_IMODE((share.path / "f").stat().st_mode) == 0o4751
 
 
-def test_open_flags(base: Path) -> None:
-    (base / "f").write_bytes(b"content")
-    (base / "d").mkdir()
-    (base / "link").symlink_to("f")
-    (base / "dangling").symlink_to("made")
+def test_open_flags(share) -> None:
+    (share.path / "f").write_bytes(b"content")
+    (share.path / "d").mkdir()
+    (share.path / "link").symlink_to("f")
+    (share.path / "dangling").symlink_to("made")
 
     async def scenario(tree: LocalTree) -> None:
         root = tree.root
         file, attr, created = await tree.open(root, "f", NEW)
         assert not created and attr.size == 7
         await file.close()
-        await fails(Status.EXISTS, tree.open(root, "f", NEW | OpenFlags.EXCLUSIVE))
+        await share.fails(Status.EXISTS, tree.open(root, "f", NEW | OpenFlags.EXCLUSIVE))
         file, attr, created = await tree.open(root, "f", WRITE | OpenFlags.TRUNCATE)
         assert not created and attr.size == 0
-        await fails(Status.BAD_FILE, file.read(0, 1))
+        await share.fails(Status.BAD_FILE, file.read(0, 1))
         await file.close()
         file, _, _ = await tree.open(root, "f", READ)
-        await fails(Status.BAD_FILE, file.write(0, b"x"))
-        await fails(Status.BAD_FILE, file.setattr(SetAttr(size=1)))
-        await fails(Status.BAD_FILE, file.allocate(0, 1))
+        await share.fails(Status.BAD_FILE, file.write(0, b"x"))
+        await share.fails(Status.BAD_FILE, file.setattr(SetAttr(size=1)))
+        await share.fails(Status.BAD_FILE, file.allocate(0, 1))
         await file.close()
         file, _, _ = await tree.open(root, "link", READ)
         assert file.node == (await tree.lookup(root, "f"))[0]
         await file.close()
-        await fails(Status.LOOP, tree.open(root, "link", READ | OpenFlags.NOFOLLOW))
-        await fails(Status.LOOP, tree.open(root, "dangling", NEW | OpenFlags.NOFOLLOW))
-        await fails(Status.NOT_FOUND, tree.open(root, "dangling", READ))
+        await share.fails(Status.LOOP, tree.open(root, "link", READ | OpenFlags.NOFOLLOW))
+        await share.fails(Status.LOOP, tree.open(root, "dangling", NEW | OpenFlags.NOFOLLOW))
+        await share.fails(Status.NOT_FOUND, tree.open(root, "dangling", READ))
         file, _, created = await tree.open(root, "dangling", NEW)
         assert created and file.node == (await tree.lookup(root, "made"))[0]
         await file.close()
-        await fails(Status.IS_DIR, tree.open(root, "d", READ))
-        await fails(Status.IS_DIR, tree.open(root, "d", NEW))
-        await fails(Status.IS_DIR, tree.open(root, "", READ))
-        await fails(Status.EXISTS, tree.open(root, "d", NEW | OpenFlags.EXCLUSIVE))
-        await fails(Status.NOT_FOUND, tree.open(root, "none", READ))
-        await fails(Status.NOT_FOUND, tree.open(root, "none/f", NEW))
-        await fails(Status.NOT_DIR, tree.open(root, "f/f", NEW))
-        await fails(Status.INVALID, tree.open(root, "f", OpenFlags.CREATE))
-        await fails(Status.INVALID, tree.open(root, "f", READ | OpenFlags.TRUNCATE))
+        await share.fails(Status.IS_DIR, tree.open(root, "d", READ))
+        await share.fails(Status.IS_DIR, tree.open(root, "d", NEW))
+        await share.fails(Status.IS_DIR, tree.open(root, "", READ))
+        await share.fails(Status.EXISTS, tree.open(root, "d", NEW | OpenFlags.EXCLUSIVE))
+        await share.fails(Status.NOT_FOUND, tree.open(root, "none", READ))
+        await share.fails(Status.NOT_FOUND, tree.open(root, "none/f", NEW))
+        await share.fails(Status.NOT_DIR, tree.open(root, "f/f", NEW))
+        await share.fails(Status.INVALID, tree.open(root, "f", OpenFlags.CREATE))
+        await share.fails(Status.INVALID, tree.open(root, "f", READ | OpenFlags.TRUNCATE))
         node = (await tree.lookup(root, "f"))[0]
         file, _, _ = await tree.open(node, "", READ | WRITE)
         await file.close()
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_lookup_and_links_on_the_way(base: Path) -> None:
-    (base / "d/e").mkdir(parents=True)
-    (base / "d/e/f").write_bytes(b"1")
-    (base / "s").symlink_to("d/e")
-    (base / "loop").symlink_to("loop")
+def test_lookup_and_links_on_the_way(share) -> None:
+    (share.path / "d/e").mkdir(parents=True)
+    (share.path / "d/e/f").write_bytes(b"1")
+    (share.path / "s").symlink_to("d/e")
+    (share.path / "loop").symlink_to("loop")
 
     async def scenario(tree: LocalTree) -> None:
         root = tree.root
@@ -173,25 +128,25 @@ def test_lookup_and_links_on_the_way(base: Path) -> None:
         assert (await tree.lookup(direct, ""))[0] == direct
         assert (await tree.getattr(direct)).size == 1
         assert (await tree.getattr(link)).kind is FileKind.SYMLINK
-        await fails(Status.LOOP, tree.lookup(root, "loop", follow=True))
-        await fails(Status.LOOP, tree.lookup(root, "loop/x"))
-        await fails(Status.INVALID, tree.readlink(direct))
-        await fails(Status.NOT_DIR, tree.readdir(direct))
+        await share.fails(Status.LOOP, tree.lookup(root, "loop", follow=True))
+        await share.fails(Status.LOOP, tree.lookup(root, "loop/x"))
+        await share.fails(Status.INVALID, tree.readlink(direct))
+        await share.fails(Status.NOT_DIR, tree.readdir(direct))
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_names_change(base: Path) -> None:
+def test_names_change(share) -> None:
     async def scenario(tree: LocalTree) -> None:
         root = tree.root
         d, attr = await tree.mkdir(root, "d", 0o700)
         assert attr.kind is FileKind.DIRECTORY and attr.mode == 0o700
-        await fails(Status.EXISTS, tree.mkdir(root, "d"))
+        await share.fails(Status.EXISTS, tree.mkdir(root, "d"))
         sub, _ = await tree.mkdir(root, "d/sub")
         file, _, _ = await tree.open(sub, "f", NEW)
         await file.write(0, b"data")
         node = file.node
-        await fails(Status.NOT_EMPTY, tree.rmdir(root, "d"))
+        await share.fails(Status.NOT_EMPTY, tree.rmdir(root, "d"))
         await tree.rename(root, "d", root, "moved")
         assert (await tree.getattr(node)).size == 4
         assert (await tree.getattr(sub)).kind is FileKind.DIRECTORY
@@ -200,34 +155,34 @@ def test_names_change(base: Path) -> None:
         assert attr.kind is FileKind.SYMLINK and await tree.readlink(link) == "sub/f"
         assert (await tree.link(node, root, "hard")).nlink == 2
         assert (await tree.link(link, root, "hardlink")).kind is FileKind.SYMLINK
-        await fails(Status.EXISTS, tree.link(node, root, "hard"))
-        await fails(Status.IS_DIR, tree.link(sub, root, "hd"))
-        await fails(Status.EXISTS, tree.rename(root, "hardlink", root, "hard", replace=False))
+        await share.fails(Status.EXISTS, tree.link(node, root, "hard"))
+        await share.fails(Status.IS_DIR, tree.link(sub, root, "hd"))
+        await share.fails(Status.EXISTS, tree.rename(root, "hardlink", root, "hard", replace=False))
         await tree.rename(root, "hardlink", root, "free", replace=False)
         await tree.rename(root, "hard", d, "s")
         assert (await tree.lookup(d, "s"))[0] == node
         assert await tree.readlink(link) == "sub/f"  # it is called "free" now
-        await fails(Status.IS_DIR, tree.unlink(root, "moved"))
-        await fails(Status.NOT_DIR, tree.rmdir(d, "s"))
+        await share.fails(Status.IS_DIR, tree.unlink(root, "moved"))
+        await share.fails(Status.NOT_DIR, tree.rmdir(d, "s"))
         await tree.unlink(d, "s")
         await tree.unlink(root, "moved/sub/f")
         assert bytes(await file.read(0, 9)) == b"data"  # still usable without a name
         assert (await file.getattr()).nlink == 0
-        await fails(Status.STALE, tree.getattr(node))
+        await share.fails(Status.STALE, tree.getattr(node))
         await file.close()
         await tree.rmdir(root, "moved/sub")
-        await fails(Status.STALE, tree.getattr(sub))
-        await fails(Status.NOT_FOUND, tree.unlink(root, "none"))
-        await fails(Status.NOT_FOUND, tree.rename(root, "none", root, "other"))
+        await share.fails(Status.STALE, tree.getattr(sub))
+        await share.fails(Status.NOT_FOUND, tree.unlink(root, "none"))
+        await share.fails(Status.NOT_FOUND, tree.rename(root, "none", root, "other"))
         await tree.fsync(d)
         await tree.fsync(root)
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_setattr(base: Path) -> None:
-    (base / "f").write_bytes(b"x" * 100)
-    (base / "s").symlink_to("f")
+def test_setattr(share) -> None:
+    (share.path / "f").write_bytes(b"x" * 100)
+    (share.path / "s").symlink_to("f")
 
     async def scenario(tree: LocalTree) -> None:
         node = (await tree.lookup(tree.root, "f"))[0]
@@ -242,9 +197,9 @@ def test_setattr(base: Path) -> None:
         link = (await tree.lookup(tree.root, "s"))[0]
         attr = await tree.setattr(link, SetAttr(mtime_ns=7))
         assert attr.mtime_ns == 7 and (await tree.getattr(node)).mtime_ns != 7
-        await fails(Status.NOT_SUPPORTED, tree.setattr(link, SetAttr(mode=0o600)))
-        await fails(Status.INVALID, tree.setattr(link, SetAttr(size=0)))
-        await fails(Status.IS_DIR, tree.setattr(tree.root, SetAttr(size=0)))
+        await share.fails(Status.NOT_SUPPORTED, tree.setattr(link, SetAttr(mode=0o600)))
+        await share.fails(Status.INVALID, tree.setattr(link, SetAttr(size=0)))
+        await share.fails(Status.IS_DIR, tree.setattr(tree.root, SetAttr(size=0)))
         assert (await tree.setattr(tree.root, SetAttr(mode=0o755))).mode == 0o755
         file, before, _ = await tree.open(tree.root, "f", READ | WRITE)
         after = await file.setattr(SetAttr(size=5, mode=0o644, mtime_ns=1))
@@ -254,18 +209,18 @@ def test_setattr(base: Path) -> None:
             SetAttr(mode=0o10000), SetAttr(mode=-1), SetAttr(uid=-1), SetAttr(gid=1 << 40), SetAttr(size=-1),
             SetAttr(mtime_ns=1 << 100),
         ):  # fmt: skip
-            await fails(Status.INVALID, tree.setattr(node, bad))
-        await fails(Status.TOO_BIG, tree.setattr(node, SetAttr(size=1 << 63)))
+            await share.fails(Status.INVALID, tree.setattr(node, bad))
+        await share.fails(Status.TOO_BIG, tree.setattr(node, SetAttr(size=1 << 63)))
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_ten_thousand_entries_while_others_come_and_go(base: Path) -> None:
+def test_ten_thousand_entries_while_others_come_and_go(share) -> None:
     stay = {f"stay-{i:05}" for i in range(10_000)}
     for name in stay:
-        (base / name).touch()
+        (share.path / name).touch()
     for i in range(500):
-        (base / f"go-{i}").touch()
+        (share.path / f"go-{i}").touch()
 
     async def scenario(tree: LocalTree) -> None:
         seen: list[str] = []
@@ -276,12 +231,12 @@ def test_ten_thousand_entries_while_others_come_and_go(base: Path) -> None:
             if page.eof:
                 break
             cookie = page.entries[-1].cookie
-            (base / f"go-{turn}").unlink()
-            (base / f"come-{turn}").touch()
+            (share.path / f"go-{turn}").unlink()
+            (share.path / f"come-{turn}").touch()
             turn += 1
             if turn == 3:  # many other listings push our snapshot out
                 for i in range(80):
-                    (base / "stay-00000").stat()
+                    (share.path / "stay-00000").stat()
                     name = f"dir-{i}"
                     node, _ = await tree.mkdir(tree.root, name)
                     for j in range(2):
@@ -290,28 +245,28 @@ def test_ten_thousand_entries_while_others_come_and_go(base: Path) -> None:
         assert len(seen) == len(set(seen))
         assert stay <= set(seen)
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_readdir_page_sizes(base: Path) -> None:
+def test_readdir_page_sizes(share) -> None:
     names = {"ä", "b" * 255, "日本語", os.fsdecode(b"\xff\xfe")}
     for name in names:
-        (base / name).mkdir()
+        (share.path / name).mkdir()
 
     async def scenario(tree: LocalTree) -> None:
         for limit in (1, 2, 3, 4, 100):
-            entries = await listing(tree, tree.root, limit)
+            entries = await share.listing(tree, tree.root, limit)
             assert {e.name for e in entries} == names and len(entries) == len(names)
             assert all(e.attr.kind is FileKind.DIRECTORY and 0 < e.cookie < 1 << 63 for e in entries)
         empty = (await tree.lookup(tree.root, "ä"))[0]
         page = await tree.readdir(empty)
         assert not page.entries and page.eof
-        await fails(Status.INVALID, tree.readdir(empty, 0, 0))
+        await share.fails(Status.INVALID, tree.readdir(empty, 0, 0))
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_sparse_beyond_4_gib(base: Path) -> None:
+def test_sparse_beyond_4_gib(share) -> None:
     five = 5 << 30
 
     async def scenario(tree: LocalTree) -> None:
@@ -321,7 +276,7 @@ def test_sparse_beyond_4_gib(base: Path) -> None:
         assert attr.size == five + 3 and attr.allocated < 1 << 20
         assert bytes(await file.read(five - 1, 10)) == b"\0end"
         assert await file.seek_data(0) <= five and await file.seek_data(0, hole=True) == 0
-        await fails(Status.NO_DATA, file.seek_data(five + 3))
+        await share.fails(Status.NO_DATA, file.seek_data(five + 3))
         await file.write(0, b"x" * 65536)
         await file.allocate(0, 65536, punch_hole=True)
         assert bytes(await file.read(0, 4)) == b"\0\0\0\0"
@@ -331,32 +286,32 @@ def test_sparse_beyond_4_gib(base: Path) -> None:
         await file.setattr(SetAttr(size=0))
         await file.close()
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_numbers_past_2_to_the_63(base: Path) -> None:
+def test_numbers_past_2_to_the_63(share) -> None:
     async def scenario(tree: LocalTree) -> None:
         file, _, _ = await tree.open(tree.root, "f", NEW)
         await file.write(0, b"abc")
         for offset in (1 << 63, 1 << 64, -1):
-            await fails(Status.INVALID, file.read(offset, 1))
-            await fails(Status.INVALID, file.seek_data(offset))
-        await fails(Status.INVALID, file.read(0, -1))
-        await fails(Status.INVALID, file.write(-1, b"x"))
-        await fails(Status.TOO_BIG, file.write((1 << 63) - 1, b"xx"))
-        await fails(Status.TOO_BIG, file.write(1 << 70, b"x"))
-        await fails(Status.TOO_BIG, file.setattr(SetAttr(size=1 << 64)))
-        await fails(Status.TOO_BIG, file.allocate(1, (1 << 63) - 1))
-        await fails(Status.INVALID, file.allocate(0, 0))
+            await share.fails(Status.INVALID, file.read(offset, 1))
+            await share.fails(Status.INVALID, file.seek_data(offset))
+        await share.fails(Status.INVALID, file.read(0, -1))
+        await share.fails(Status.INVALID, file.write(-1, b"x"))
+        await share.fails(Status.TOO_BIG, file.write((1 << 63) - 1, b"xx"))
+        await share.fails(Status.TOO_BIG, file.write(1 << 70, b"x"))
+        await share.fails(Status.TOO_BIG, file.setattr(SetAttr(size=1 << 64)))
+        await share.fails(Status.TOO_BIG, file.allocate(1, (1 << 63) - 1))
+        await share.fails(Status.INVALID, file.allocate(0, 0))
         assert bytes(await file.read((1 << 63) - 1, 1 << 40)) == b""
         assert bytes(await file.read(0, 1 << 70)) == b"abc"
         assert await tree.copy_range(file, 1 << 62, file, 0, 1 << 70) == 0
         await file.close()
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_copy_range(base: Path) -> None:
+def test_copy_range(share) -> None:
     async def scenario(tree: LocalTree) -> None:
         source, _, _ = await tree.open(tree.root, "a", NEW)
         target, _, _ = await tree.open(tree.root, "b", NEW)
@@ -365,38 +320,38 @@ def test_copy_range(base: Path) -> None:
         assert await tree.copy_range(source, 5, target, 10, 1 << 40) == len(data) - 5
         assert bytes(await target.read(10, len(data))) == data[5:]
         assert await tree.copy_range(source, 0, source, len(data), 100) == 100
-        await fails(Status.INVALID, tree.copy_range(source, 0, source, 10, 100))
+        await share.fails(Status.INVALID, tree.copy_range(source, 0, source, 10, 100))
         await source.close()
-        await fails(Status.BAD_FILE, tree.copy_range(source, 0, target, 0, 1))
+        await share.fails(Status.BAD_FILE, tree.copy_range(source, 0, target, 0, 1))
         await target.close()
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_extended_attributes(base: Path) -> None:
-    (base / "f").touch()
+def test_extended_attributes(share) -> None:
+    (share.path / "f").touch()
 
     async def scenario(tree: LocalTree) -> None:
         node = (await tree.lookup(tree.root, "f"))[0]
         await tree.setxattr(node, "user.a", b"\0\1", create=True)
-        await fails(Status.EXISTS, tree.setxattr(node, "user.a", b"", create=True))
-        await fails(Status.NO_DATA, tree.setxattr(node, "user.b", b"", replace=True))
+        await share.fails(Status.EXISTS, tree.setxattr(node, "user.a", b"", create=True))
+        await share.fails(Status.NO_DATA, tree.setxattr(node, "user.b", b"", replace=True))
         assert await tree.getxattr(node, "user.a") == b"\0\1"
         assert await tree.listxattr(node) == ["user.a"]
         await tree.removexattr(node, "user.a")
-        await fails(Status.NO_DATA, tree.getxattr(node, "user.a"))
+        await share.fails(Status.NO_DATA, tree.getxattr(node, "user.a"))
         for name in ("security.capability", "trusted.x", "system.posix_acl_access", "a", "user.\0"):
-            await fails(Status.NOT_SUPPORTED, tree.getxattr(node, name))
-            await fails(Status.NOT_SUPPORTED, tree.setxattr(node, name, b"x"))
-        await fails(Status.INVALID, tree.getxattr(node, "user."))
+            await share.fails(Status.NOT_SUPPORTED, tree.getxattr(node, name))
+            await share.fails(Status.NOT_SUPPORTED, tree.setxattr(node, name, b"x"))
+        await share.fails(Status.INVALID, tree.getxattr(node, "user."))
 
-    run(base, scenario)
+    share.run(scenario)
 
 
-def test_read_only(base: Path) -> None:
-    (base / "d").mkdir()
-    (base / "f").write_bytes(b"1")
-    before = (base / "f").stat()
+def test_read_only(share) -> None:
+    (share.path / "d").mkdir()
+    (share.path / "f").write_bytes(b"1")
+    before = (share.path / "f").stat()
 
     async def scenario(tree: LocalTree) -> None:
         root = tree.root
@@ -413,20 +368,20 @@ def test_read_only(base: Path) -> None:
             file.setattr(SetAttr(mode=0)),
         ]  # fmt: skip
         for call in calls:
-            await fails(Status.READ_ONLY, call)
+            await share.fails(Status.READ_ONLY, call)
         await file.close()
 
-    run(base, scenario, read_only=True)
-    assert (base / "f").stat().st_ctime_ns == before.st_ctime_ns
+    share.run(scenario, read_only=True)
+    assert (share.path / "f").stat().st_ctime_ns == before.st_ctime_ns
 
 
-def test_statfs(base: Path) -> None:
+def test_statfs(share) -> None:
     async def scenario(tree: LocalTree) -> None:
         found = await tree.statfs()
         assert found.block_size and found.blocks >= found.blocks_free >= found.blocks_available
         assert found.name_max == 255 and not found.read_only
 
-    run(base, scenario)
+    share.run(scenario)
 
 
 def test_roots_that_cannot_be_served(tmp_path: Path) -> None:
@@ -437,10 +392,8 @@ def test_roots_that_cannot_be_served(tmp_path: Path) -> None:
         assert caught.value.status is status and path[:1] in str(caught.value)
 
 
-def test_out_of_descriptors(base: Path) -> None:
-    import resource
-
-    (base / "f").touch()
+def test_out_of_descriptors(share) -> None:
+    (share.path / "f").touch()
 
     async def scenario(tree: LocalTree) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -458,4 +411,4 @@ def test_out_of_descriptors(base: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    run(base, scenario)
+    share.run(scenario)
