@@ -62,19 +62,6 @@ _TRANSITIONS: Final = {
 }
 
 
-@dataclass(slots=True)
-class ConnectionConfig:
-    """What the owner of a connection decides. Times in seconds, sizes in bytes."""
-
-    parameters: TransportParameters = field(default_factory=lambda: default_parameters())
-    congestion: int = CongestionAlgo.CUBIC
-    initial_rtt: float = 0.333  # RFC 9002 §6.2.2
-    keep_alive: float = 0.0  # 0: no PING to keep the connection alive
-    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
-    probe_mtu: bool = True
-    ecn: bool = True
-
-
 def default_parameters() -> TransportParameters:
     return TransportParameters(
         max_idle_timeout_ms=int(limits.MAX_IDLE_TIMEOUT * 1000),
@@ -89,6 +76,19 @@ def default_parameters() -> TransportParameters:
         max_ack_delay_ms=int(limits.MAX_ACK_DELAY * 1000),
         active_connection_id_limit=limits.MAX_ACTIVE_PEER_CIDS,
     )
+
+
+@dataclass(slots=True)
+class ConnectionConfig:
+    """What the owner of a connection decides. Times in seconds, sizes in bytes."""
+
+    parameters: TransportParameters = field(default_factory=default_parameters)
+    congestion: int = CongestionAlgo.CUBIC
+    initial_rtt: float = 0.333  # RFC 9002 §6.2.2
+    keep_alive: float = 0.0  # 0: no PING to keep the connection alive
+    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
+    probe_mtu: bool = True
+    ecn: bool = True
 
 
 class Connection:
@@ -180,6 +180,11 @@ class Connection:
         `data` is changed in place; `scratch` is at least as long and free to use.
         """
         rx.handle_burst(self, now, data, segment_size, ecn, scratch)
+
+    def replay_undecryptable(self, now: float, scratch: memoryview) -> None:
+        """Keys have come: datagrams that waited for them get another chance."""
+        if self.undecryptable:
+            rx.replay_undecryptable(self, now, scratch)
 
     def poll_transmit(self, now: float, buffer: memoryview) -> Transmit | None:
         """The next train to be sent, in `buffer`; None when there is nothing to send now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from quicfs.transport import limits
@@ -177,7 +178,7 @@ class Recovery:
         if len(times) < 2 or max(times) - min(times) <= period:
             return False
         numbers = sorted((run.first, run.last) for run in lost)
-        return all(b[0] <= a[1] + 2 for a, b in zip(numbers, numbers[1:], strict=False))
+        return all(b[0] <= a[1] + 2 for a, b in pairwise(numbers))
 
     def on_ecn_ce(self, now: float, sent_time: float) -> None:
         self.cong.on_ecn_ce(now, sent_time)

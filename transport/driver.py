@@ -1,0 +1,233 @@
+"""An endpoint on an event loop: one UDP socket, read and written in bursts, one timer per connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from quicfs.transport import limits
+from quicfs.transport.builder import Transmit
+from quicfs.transport.conn import Connection, ConnectionConfig, State
+from quicfs.transport.endpoint import Endpoint, Listener
+from quicfs.transport.path import Address
+from quicfs.transport.udp import UdpSocket, max_payload_towards
+
+_log = logging.getLogger("quicfs.transport")
+
+_TIMER_SLACK: Final = 0.0005  # a timer that fires this much too early is not worth an own one
+
+
+class Driver:
+    """Owns the socket and the clock; tells each connection's owner when there is something to look at."""
+
+    def __init__(self, family: int, local: Address | None, remote: Address | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.udp = UdpSocket(family, local, remote)
+        self.family = family
+        self.remote = remote
+        self.endpoint = Endpoint(os.urandom, mtu_of=lambda remote: max_payload_towards(remote, family))
+        self._owners: dict[Connection, Callable[[], None]] = {}
+        self._timers: dict[Connection, asyncio.TimerHandle] = {}
+        self._receive_buffer = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 9))
+        self._send_buffer = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 2048))
+        self._blocked: Transmit | None = None  # waits for room in the socket's buffer
+        self._waiting: dict[Connection, None] = {}  # have something to send
+        self._flush_scheduled = False
+        self._closed = False
+        self._users = 0
+        self._error_logged = False
+        self.loop.add_reader(self.udp.fileno(), self._on_readable)
+
+    @property
+    def local_address(self) -> Address:
+        return self.udp.sock.getsockname()
+
+    # --- users
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def acquire(self) -> None:
+        self._users += 1
+
+    def release(self) -> None:
+        """The last user takes the socket with it, once no connection needs it."""
+        self._users -= 1
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if not self._users and not len(self.endpoint) and not self._closed:
+            self._closed = True
+            self.loop.remove_reader(self.udp.fileno())
+            self.loop.remove_writer(self.udp.fileno())
+            self.udp.close()
+
+    def listen(self, listener: Listener) -> None:
+        self.endpoint.listen(listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        self.endpoint.unlisten(listener)
+
+    def connect(self, remote: Address, config: ConnectionConfig, owner: Callable[[], None]) -> Connection:
+        conn = self.endpoint.connect(self.loop.time(), remote, config)
+        self.own(conn, owner)
+        return conn
+
+    def own(self, conn: Connection, owner: Callable[[], None]) -> None:
+        """`owner` is called after anything happened to the connection."""
+        self._owners[conn] = owner
+        self._arm(conn)
+
+    # --- the application did something
+
+    def kick(self, conn: Connection) -> None:
+        """The connection may have something to send; sent together with what else comes up in this turn."""
+        self._waiting[conn] = None
+        if not self._flush_scheduled and self._blocked is None:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def replay(self, conn: Connection) -> None:
+        """Keys came for the connection."""
+        self.endpoint.replay(self.loop.time(), conn)
+        self._settle([conn])
+
+    # --- receiving
+
+    def _on_readable(self) -> None:
+        now = self.loop.time()
+        touched: dict[Connection, None] = {}
+        for _ in range(limits.RECEIVE_BURSTS):
+            try:
+                received = self.udp.receive(self._receive_buffer)
+            except OSError as error:
+                self._on_socket_error(error)
+                break
+            if received is None:
+                break
+            length, segment_size, remote, local, ecn = received
+            if not length:
+                continue  # an empty datagram costs its share of the burst (CVE-2026-11352)
+            for conn in self.endpoint.handle(
+                now, self._receive_buffer[:length], segment_size, remote, local, ecn
+            ):
+                touched[conn] = None
+        while (reply := self.endpoint.poll_reply()) is not None:
+            self._send(reply)
+        if touched:
+            self._settle(touched)
+
+    def _on_socket_error(self, error: OSError) -> None:
+        """ICMP said that the peer's port is closed; only believed while the handshake goes on."""
+        for conn in list(self.endpoint.connections):
+            if conn.state is State.HANDSHAKE and not conn.is_server:
+                conn.abandon(f"nothing answers there ({error.strerror})")
+                self._settle([conn])
+
+    def _settle(self, touched: dict[Connection, None] | list[Connection]) -> None:
+        """After events: let owners look, send what is due, arm timers."""
+        for conn in touched:
+            owner = self._owners.get(conn)
+            if owner is not None:
+                owner()
+            self._waiting[conn] = None
+        if self._blocked is None:
+            self._flush()
+
+    # --- sending
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        waiting, self._waiting = self._waiting, {}
+        for conn in waiting:
+            if self._blocked is not None:
+                self._waiting[conn] = None
+                continue
+            if not self._transmit(conn):
+                self._waiting[conn] = None
+            self._arm(conn)
+            if conn.state is State.CLOSED:
+                self._forget(conn)
+        if self._waiting and self._blocked is None and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def _transmit(self, conn: Connection) -> bool:
+        """Send what the connection has; False if it has more."""
+        now = self.loop.time()
+        for _ in range(limits.SEND_BURSTS):
+            transmit = conn.poll_transmit(now, self._send_buffer)
+            if transmit is None:
+                return True
+            if not self._send(transmit):
+                return False
+        return False
+
+    def _send(self, transmit: Transmit) -> bool:
+        try:
+            if self.udp.send(transmit):
+                return True
+        except OSError as error:
+            if not self._error_logged:
+                self._error_logged = True
+                _log.warning("sending to %s failed: %s", transmit.remote, error)
+            return True
+        self._blocked = transmit._replace(data=memoryview(bytes(transmit.data)))
+        self.loop.add_writer(self.udp.fileno(), self._on_writable)
+        return False
+
+    def _on_writable(self) -> None:
+        blocked, self._blocked = self._blocked, None
+        if blocked is not None and not self._send(blocked):
+            return
+        self.loop.remove_writer(self.udp.fileno())
+        self._flush()
+
+    # --- time
+
+    def _arm(self, conn: Connection) -> None:
+        """One timer per connection. It is moved only when it would fire too late; when it fires too early it is
+        armed again, which is cheaper than a new one after every train."""
+        deadline = conn.next_timeout()
+        handle = self._timers.get(conn)
+        if deadline is None:
+            if handle is not None:
+                handle.cancel()
+                del self._timers[conn]
+            return
+        if handle is not None:
+            if handle.when() <= deadline + _TIMER_SLACK:
+                return
+            handle.cancel()
+        self._timers[conn] = self.loop.call_at(deadline, self._on_timer, conn)
+
+    def _on_timer(self, conn: Connection) -> None:
+        self._timers.pop(conn, None)
+        now = self.loop.time()
+        deadline = conn.next_timeout()
+        if deadline is not None and deadline <= now:
+            conn.handle_timeout(now)
+            self._settle([conn])
+        else:
+            self._arm(conn)
+
+    def _forget(self, conn: Connection) -> None:
+        handle = self._timers.pop(conn, None)
+        if handle is not None:
+            handle.cancel()
+        self._owners.pop(conn, None)
+        self.endpoint.forget(conn)
+        self._close_if_idle()
+
+
+async def resolve(host: str, port: int) -> tuple[int, Address]:
+    """Address family and socket address of the first result; raises OSError (gaierror) with the host's name."""
+    loop = asyncio.get_running_loop()
+    results = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    family, _, _, _, address = results[0]
+    return family, address

@@ -1,0 +1,350 @@
+"""An endpoint: every connection that shares one UDP port (RFC 9000 §5.2).
+
+Sans-IO. It routes datagrams by connection ID, answers those that belong to nobody (Version Negotiation, Retry,
+stateless reset), and gives each new connection to the listener that asked for what the client offers in ALPN.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from hashlib import sha256
+from typing import Final
+
+from quicfs.transport import limits, packet
+from quicfs.transport.builder import Transmit
+from quicfs.transport.client_hello import parse_client_hello
+from quicfs.transport.conn import OPEN, Connection, ConnectionConfig, State
+from quicfs.transport.crypto import TAG_LENGTH, CipherSuite, Keys, initial_secrets
+from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+from quicfs.transport.frame import write_connection_close
+from quicfs.transport.packet import LongHeader, PacketType
+from quicfs.transport.path import Address
+from quicfs.transport.token import NONCE_LENGTH, TokenKind, TokenSealer, token_kind
+from quicfs.transport.uapi import CryptoLevel
+
+_NO_APPLICATION_PROTOCOL: Final = TransportErrorCode.CRYPTO_ERROR + 120  # RFC 7301 §3.2
+_MIN_CLIENT_DCID: Final = 8  # RFC 9000 §7.2
+
+Accept = Callable[[Connection, bytes], bool]
+"""`(connection, ALPN)`: takes a new connection; False if there is no room for it."""
+
+
+class Listener:
+    """What a listening socket asked for."""
+
+    __slots__ = ("accept", "alpn", "config", "validate_address")
+
+    def __init__(
+        self,
+        alpn: tuple[bytes, ...],
+        config: ConnectionConfig,
+        accept: Accept,
+        *,
+        validate_address: bool = False,
+    ) -> None:
+        self.alpn = alpn
+        self.config = config
+        self.accept = accept
+        self.validate_address = validate_address
+
+
+class Endpoint:
+    """`entropy(n)` gives n unpredictable bytes; `mtu_of(remote)` the largest UDP payload towards an address."""
+
+    def __init__(
+        self,
+        entropy: Callable[[int], bytes],
+        *,
+        mtu_of: Callable[[Address], int] = lambda remote: limits.MAX_UDP_PAYLOAD,
+    ) -> None:
+        self._entropy = entropy
+        self._mtu_of = mtu_of
+        self._reset_key = entropy(32)
+        self._tokens = TokenSealer(entropy(16))
+        self._by_cid: dict[bytes, Connection] = {}
+        self._cids: dict[Connection, set[bytes]] = {}
+        self._half_open: set[Connection] = set()
+        self._unrouted: set[Connection] = set()
+        self._listeners: list[Listener] = []
+        self._replies: deque[Transmit] = deque()
+        self._scratch = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 9))
+        self._answers = 0  # stateless ones, in the second `_answers_since`
+        self._answers_since = 0.0
+
+    # --- owners
+
+    def __len__(self) -> int:
+        """How many connections there are."""
+        return len(self._cids)
+
+    @property
+    def connections(self) -> Iterable[Connection]:
+        return self._cids
+
+    def listen(self, listener: Listener) -> None:
+        """Several listeners may ask for the same protocol; the first of them gets the connections."""
+        self._listeners.append(listener)
+
+    def unlisten(self, listener: Listener) -> None:
+        self._listeners.remove(listener)
+
+    @property
+    def listening(self) -> bool:
+        return bool(self._listeners)
+
+    def connect(
+        self, now: float, remote: Address, config: ConnectionConfig, *, token: bytes = b""
+    ) -> Connection:
+        """A new client connection; it has something to transmit once TLS has."""
+        dcid = self._entropy(limits.LOCAL_CID_LENGTH)
+        conn = self._create(
+            config, now, is_server=False, remote=remote, local=None, peer_cid=dcid, original_dcid=dcid
+        )
+        conn.token = token
+        return conn
+
+    def forget(self, conn: Connection) -> None:
+        """The connection is CLOSED; its IDs are free (the reset token still answers for them)."""
+        for cid in self._cids.pop(conn, ()):
+            self._by_cid.pop(cid, None)
+        self._half_open.discard(conn)
+        self._unrouted.discard(conn)
+
+    # --- datagrams
+
+    def handle(
+        self, now: float, data: memoryview, segment_size: int, remote: Address, local: Address, ecn: int
+    ) -> list[Connection]:
+        """A train came; returns the connections that it concerned. `data` is changed in place."""
+        total = len(data)
+        touched: list[Connection] = []
+        start = 0
+        while start < total:
+            stop = min(start + segment_size, total)
+            if data[start] & 0x80:
+                conn = self._route_long(now, data, start, stop, remote, local)
+            else:
+                cid = bytes(data[start + 1 : start + 1 + limits.LOCAL_CID_LENGTH])
+                while stop < total and data[stop + 1 : stop + 1 + limits.LOCAL_CID_LENGTH] == cid:
+                    stop = min(stop + segment_size, total)
+                conn = self._by_cid.get(cid)
+                if conn is None:
+                    self._answer_stateless_reset(now, data[start:stop], segment_size, remote, local)
+            if conn is not None:
+                conn.handle_burst(now, data[start:stop], segment_size, ecn, self._scratch)
+                self._after(now, conn)
+                if conn not in touched:
+                    touched.append(conn)
+            start = stop
+        return touched
+
+    def poll_reply(self) -> Transmit | None:
+        """An answer that belongs to no connection."""
+        return self._replies.popleft() if self._replies else None
+
+    def replay(self, now: float, conn: Connection) -> None:
+        """Keys came for `conn`: datagrams that waited for them are looked at again."""
+        conn.replay_undecryptable(now, self._scratch)
+        self._after(now, conn)
+
+    def _after(self, now: float, conn: Connection) -> None:
+        for cid in conn.local_cids.retired:
+            self._by_cid.pop(cid, None)
+            self._cids[conn].discard(cid)
+        conn.local_cids.retired.clear()
+        if conn in self._unrouted:
+            self._route_by_alpn(now, conn)
+        if conn.state is not State.HANDSHAKE:
+            self._half_open.discard(conn)
+
+    # --- connection IDs
+
+    def _create(
+        self,
+        config: ConnectionConfig,
+        now: float,
+        *,
+        is_server: bool,
+        remote: Address,
+        local: Address,
+        peer_cid: bytes,
+        original_dcid: bytes,
+        retry_scid: bytes | None = None,
+        address_validated: bool = False,
+    ) -> Connection:
+        cids: set[bytes] = set()
+
+        def issue() -> tuple[bytes, bytes]:
+            cid = self._entropy(limits.LOCAL_CID_LENGTH)
+            self._by_cid[cid] = conn
+            cids.add(cid)
+            return cid, self._reset_token(cid)
+
+        first = self._entropy(limits.LOCAL_CID_LENGTH)
+        conn = Connection(
+            config,
+            now,
+            is_server=is_server,
+            remote=remote,
+            local=local,
+            local_cid=(first, self._reset_token(first)),
+            peer_cid=peer_cid,
+            original_dcid=original_dcid,
+            issue_cid=issue,
+            retry_scid=retry_scid,
+            address_validated=address_validated,
+            mtu_bound=self._mtu_of(remote),
+        )
+        self._by_cid[first] = conn
+        cids.add(first)
+        self._cids[conn] = cids
+        return conn
+
+    def _reset_token(self, cid: bytes) -> bytes:
+        """RFC 9000 §10.3.2: from the ID and a static key, so that it needs no state."""
+        return hmac.digest(self._reset_key, cid, sha256)[: packet.STATELESS_RESET_TOKEN_LENGTH]
+
+    # --- new connections
+
+    def _route_long(
+        self, now: float, data: memoryview, start: int, stop: int, remote: Address, local: Address
+    ) -> Connection | None:
+        try:
+            header = packet.parse_long_header(data, start, stop)
+        except ProtocolViolation:
+            return None
+        conn = self._by_cid.get(header.dcid)
+        if conn is not None:
+            return conn
+        if not self._listeners or stop - start < limits.MIN_INITIAL_DATAGRAM:
+            return None  # RFC 9000 §14.1: an Initial in a smaller datagram is dropped
+        if header.packet_type is PacketType.UNSUPPORTED_VERSION:
+            self._answer_version(now, header, remote, local)
+            return None
+        if header.packet_type is not PacketType.INITIAL or len(header.dcid) < _MIN_CLIENT_DCID:
+            return None
+        return self._new_server_connection(now, header, remote, local)
+
+    def _new_server_connection(
+        self, now: float, header: LongHeader, remote: Address, local: Address
+    ) -> Connection | None:
+        original_dcid: bytes | None = None
+        if header.token:
+            original_dcid = self._tokens.open_retry(
+                header.token, remote[0], remote[1], header.dcid, now, limits.RETRY_TOKEN_LIFETIME
+            )
+            # RFC 9000 §8.1.3: a Retry token that is not valid -> INVALID_TOKEN
+            if original_dcid is None and token_kind(header.token) is TokenKind.RETRY:
+                self._refuse(header, TransportErrorCode.INVALID_TOKEN, remote, local)
+                return None
+        if original_dcid is None:
+            if len(self._half_open) >= limits.RETRY_ABOVE or any(
+                listener.validate_address for listener in self._listeners
+            ):
+                self._answer_retry(now, header, remote, local)
+                return None
+        elif len(self._half_open) >= limits.MAX_HALF_OPEN:
+            self._refuse(header, TransportErrorCode.CONNECTION_REFUSED, remote, local)
+            return None
+        conn = self._create(
+            replace(self._listeners[0].config),
+            now,
+            is_server=True,
+            remote=remote,
+            local=local,
+            peer_cid=header.scid,
+            original_dcid=original_dcid or header.dcid,
+            retry_scid=header.dcid if original_dcid is not None else None,
+            address_validated=original_dcid is not None,
+        )
+        # Until the client learns our ID its packets come to the one that it made up.
+        self._by_cid[header.dcid] = conn
+        self._cids[conn].add(header.dcid)
+        conn.accepted_cids.add(header.dcid)
+        self._half_open.add(conn)
+        self._unrouted.add(conn)
+        return conn
+
+    def _route_by_alpn(self, now: float, conn: Connection) -> None:
+        if conn.state not in OPEN:
+            self._unrouted.discard(conn)
+            return
+        data = b"".join(piece for level, piece in conn.crypto_received if level == CryptoLevel.INITIAL)
+        try:
+            hello = parse_client_hello(data)
+        except ProtocolViolation as violation:
+            self._unrouted.discard(conn)
+            conn.close(now, violation.code, violation.reason, frame_type=violation.frame_type)
+            return
+        if hello is None:
+            return
+        self._unrouted.discard(conn)
+        for listener in self._listeners:
+            for alpn in hello.alpn:
+                if alpn in listener.alpn:
+                    if not listener.accept(conn, alpn):
+                        conn.close(now, TransportErrorCode.CONNECTION_REFUSED, "too many connections wait")
+                    return
+        # RFC 9001 §8.1: no common protocol -> no_application_protocol
+        conn.close(now, _NO_APPLICATION_PROTOCOL, "nobody here speaks the protocols that were offered")
+
+    # --- answers without state
+
+    def _may_answer(self, now: float) -> bool:
+        if now - self._answers_since >= 1.0:
+            self._answers_since, self._answers = now, 0
+        self._answers += 1
+        return self._answers <= limits.RESETS_PER_SECOND
+
+    def _reply(self, data: bytes, remote: Address, local: Address) -> None:
+        self._replies.append(Transmit(memoryview(data), len(data), remote, local, 0))
+
+    def _answer_version(self, now: float, header: LongHeader, remote: Address, local: Address) -> None:
+        if self._may_answer(now):
+            unused = self._entropy(1)[0]
+            versions = (
+                *packet.SUPPORTED_VERSIONS,
+                0x0A0A0A0A | int.from_bytes(self._entropy(4), "big") & 0xF0F0F0F0,
+            )
+            self._reply(
+                packet.write_version_negotiation(header.scid, header.dcid, versions, unused), remote, local
+            )
+
+    def _answer_retry(self, now: float, header: LongHeader, remote: Address, local: Address) -> None:
+        scid = self._entropy(limits.LOCAL_CID_LENGTH)
+        token = self._tokens.seal_retry(
+            remote[0], remote[1], header.dcid, scid, now, self._entropy(NONCE_LENGTH)
+        )
+        unused = self._entropy(1)[0]
+        self._reply(
+            packet.write_retry(header.version, header.scid, scid, token, header.dcid, unused), remote, local
+        )
+
+    def _refuse(self, header: LongHeader, code: int, remote: Address, local: Address) -> None:
+        """CONNECTION_CLOSE in an Initial packet, without keeping state (RFC 9000 §5.2.2)."""
+        _, secret = initial_secrets(header.version, header.dcid)
+        keys = Keys(CipherSuite.AES_128_GCM, secret, header.version)
+        payload = write_connection_close(code, 0, "", 64)
+        length = 1 + len(payload) + TAG_LENGTH
+        head = packet.write_long_header(
+            PacketType.INITIAL, header.version, header.scid, header.dcid, b"", 0, 1, length
+        )
+        out = memoryview(bytearray(len(head) + length))
+        end = keys.seal_run(out, 0, head[:-1], 0, 1, (payload,))
+        self._reply(bytes(out[:end]), remote, local)
+
+    def _answer_stateless_reset(
+        self, now: float, data: memoryview, segment_size: int, remote: Address, local: Address
+    ) -> None:
+        # RFC 9000 §10.3.3: smaller than what triggered it, and few, so that two endpoints do not go on for ever
+        size = min(len(data), segment_size) - 1
+        if size < packet.MIN_STATELESS_RESET_LENGTH or not self._may_answer(now):
+            return
+        size = min(size, 43)
+        cid = bytes(data[1 : 1 + limits.LOCAL_CID_LENGTH])
+        self._reply(
+            packet.write_stateless_reset(size, self._reset_token(cid), self._entropy(size)), remote, local
+        )

@@ -1,0 +1,144 @@
+"""A stream for an application: a `ByteStream` over a connection's stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from quicfs.transport.errors import ClosedError
+from quicfs.transport.stream import SEND_DONE, RecvState, SendState, Stream
+
+if TYPE_CHECKING:
+    from quicfs.transport.socket import QuicSocket
+
+
+class StreamResetError(ConnectionError):
+    """The peer reset the stream, or asked us to stop sending on it; `code` is the application's."""
+
+    def __init__(self, stream_id: int, code: int) -> None:
+        super().__init__(f"stream {stream_id} was given up by the peer (code {code:#x})")
+        self.code = code
+
+
+class QuicStream:
+    """One reader and any number of writers. Implements `bytestream.ByteStream`."""
+
+    def __init__(self, owner: QuicSocket, stream: Stream) -> None:
+        self._owner = owner
+        self._stream = stream
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._write_lock = asyncio.Lock()
+
+    @property
+    def stream_id(self) -> int:
+        return self._stream.stream_id
+
+    @property
+    def peer(self) -> str:
+        return self._owner.peer
+
+    @property
+    def secured(self) -> bool:
+        return True
+
+    # --- reading
+
+    async def recv(self, limit: int = 1 << 20) -> memoryview:
+        """See `ByteStream.recv`. StreamResetError if the peer reset the stream."""
+        recv = self._stream.recv
+        if recv is None:
+            raise OSError("the stream is send-only")
+        while not recv.readable:
+            self._owner.check_open()
+            self._reader = self._owner.loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if recv.queue.available:
+            return self._owner.read(self._stream, limit)
+        if recv.state in (RecvState.RESET_RECVD, RecvState.RESET_READ):
+            self._owner.reset_read(self._stream)
+            raise StreamResetError(self.stream_id, recv.error_code)
+        return memoryview(b"")
+
+    def stop_sending(self, error_code: int) -> None:
+        """Tell the peer that nobody reads this stream any more (RFC 9000 §3.5)."""
+        self._owner.stop_sending(self._stream, error_code)
+
+    # --- writing
+
+    async def send(self, *parts: bytes | memoryview) -> None:
+        """See `ByteStream.send`. StreamResetError if the peer asked to stop."""
+        async with self._write_lock:
+            for part in parts:
+                self._write(part)
+            await self._room()
+
+    def _write(self, data: bytes | memoryview, *, fin: bool = False) -> None:
+        send = self._stream.send
+        if send is None:
+            raise OSError("the stream is receive-only")
+        self._owner.check_open()
+        if send.stop_code is not None:
+            raise StreamResetError(self.stream_id, send.stop_code)
+        self._owner.write(self._stream, data, fin=fin)
+
+    async def _room(self) -> None:
+        """Wait until little enough is unacknowledged."""
+        send = self._stream.send
+        assert send is not None
+        limit = self._owner.send_buffer_limit()
+        if send.queue.pending <= limit:
+            return
+        while send.queue.pending > limit // 2 and send.stop_code is None:
+            await self._wait_writable()
+
+    async def _wait_writable(self) -> None:
+        self._owner.check_open()
+        self._writer = self._owner.loop.create_future()
+        try:
+            await self._writer
+        finally:
+            self._writer = None
+
+    async def send_eof(self) -> None:
+        """End our direction; what is queued still goes out."""
+        send = self._stream.send
+        if send is None or send.finished or send.state in SEND_DONE or send.state is SendState.RESET_SENT:
+            return
+        async with self._write_lock:
+            self._write(b"", fin=True)
+
+    async def drained(self) -> None:
+        """Wait until everything that was sent, the end included, is acknowledged."""
+        send = self._stream.send
+        assert send is not None
+        while send.queue.pending or (send.finished and not send.fin_acked):
+            if send.stop_code is not None:
+                raise StreamResetError(self.stream_id, send.stop_code)
+            await self._wait_writable()
+
+    def reset(self, error_code: int) -> None:
+        """Give the sending direction up at once; what is queued is lost (RFC 9000 §3.1)."""
+        self._owner.reset(self._stream, error_code)
+
+    async def aclose(self) -> None:
+        """See `ByteStream.aclose`."""
+        try:
+            await self.send_eof()
+        except (ClosedError, StreamResetError):
+            return  # it is over already
+        if self._stream.recv is not None:
+            self.stop_sending(0)
+
+    # --- from the socket
+
+    def on_readable(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def on_writable(self) -> None:
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)

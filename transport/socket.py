@@ -1,0 +1,493 @@
+"""`QuicSocket`: the socket interface of net/quic (draft-lxin-quic-socket-apis) on our own endpoint.
+
+The calls, option numbers and structures are those of Linux, with `await` where a call can block. A consumer
+never sees TLS: after `connect` or `accept` it files a handshake request, and an agent does the rest
+through the methods of `HandshakePort`, which a socket has as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket as _socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from quicfs.transport import limits, uapi
+from quicfs.transport.conn import OPEN, Connection, ConnectionConfig, State
+from quicfs.transport.driver import Driver, resolve
+from quicfs.transport.endpoint import Listener
+from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
+from quicfs.transport.handshake import HandshakeNet, HandshakeRequest, HandshakeResult
+from quicfs.transport.path import Address
+from quicfs.transport.quic_stream import QuicStream
+from quicfs.transport.sockopts import CIPHER_SUITES, GETTERS, SETTERS
+from quicfs.transport.stream import Stream
+from quicfs.transport.uapi import SockOpt, StreamFlags
+
+CryptoReader = Callable[[int, bytes], None]
+
+
+class Received(NamedTuple):
+    """What `recvmsg` returns: bytes of one stream, with the flags of STREAM_INFO."""
+
+    data: memoryview
+    stream_id: int
+    flags: StreamFlags
+
+
+class QuicSocket:
+    """A listening socket, or one connection. Belongs to the event loop it was made in.
+
+    Errors are OSErrors with the numbers that the kernel's socket would give; `ClosedError` (a ConnectionError)
+    once the connection is over.
+    """
+
+    def __init__(self, net: HandshakeNet, *, config: ConnectionConfig | None = None) -> None:
+        self.net = net
+        self.loop = asyncio.get_running_loop()
+        self.config = config if config is not None else ConnectionConfig()
+        self.options = uapi.Config(
+            receive_session_ticket=0,
+            congestion_control_algo=self.config.congestion,
+        )
+        self.alpn: tuple[bytes, ...] = ()
+        self.phrase: uapi.ConnectionClose | None = None
+        self._bound: tuple[str, int] | None = None
+        self._driver: Driver | None = None
+        self._conn: Connection | None = None
+        self._listener: Listener | None = None
+        self._backlog = 0
+        self._accepted: deque[QuicSocket] = deque()
+        self._streams: dict[Stream, QuicStream] = {}
+        self._incoming: deque[QuicStream] = deque()
+        self._waiter: asyncio.Future[None] | None = None  # accept, accept_stream
+        self._readers: asyncio.Future[None] | None = None  # recvmsg on any stream
+        self._openers: deque[asyncio.Future[None]] = deque()
+        self._crypto_reader: CryptoReader | None = None
+        self._closed = False
+
+    # --- addresses
+
+    def bind(self, address: tuple[str, int]) -> None:
+        """`(host, port)`; an empty host is every address, IPv4 and IPv6."""
+        if self._driver is not None:
+            raise OSError(errno.EINVAL, "the socket is bound already")
+        self._bound = address
+
+    def getsockname(self) -> Address:
+        if self._driver is None:
+            raise OSError(errno.EBADF, "the socket has no address yet")
+        return self._driver.local_address
+
+    def getpeername(self) -> Address:
+        return self.connection.path.remote
+
+    @property
+    def peer(self) -> str:
+        host, port = self.getpeername()[:2]
+        host = host.removeprefix("::ffff:")
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def connected(self) -> bool:
+        return self._conn is not None
+
+    @property
+    def connection(self) -> Connection:
+        if self._conn is None:
+            raise OSError(errno.ENOTCONN, "the socket is not connected")
+        return self._conn
+
+    # --- listening
+
+    def listen(self, backlog: int = limits.ACCEPT_BACKLOG) -> None:
+        """Take connections whose ALPN offer holds one of ours. Sockets of one process share a UDP port."""
+        if not self.alpn:
+            raise OSError(errno.EINVAL, "set ALPN before listen")
+        if self._bound is None:
+            raise OSError(errno.EINVAL, "bind before listen")
+        self._backlog = max(1, backlog)
+        self._driver = _shared_driver(self.net, self._bound)
+        self._driver.acquire()
+        self._listener = Listener(
+            self.alpn, self.config, self._on_accept, validate_address=bool(self.options.validate_peer_address)
+        )
+        self._driver.listen(self._listener)
+
+    def _on_accept(self, conn: Connection, alpn: bytes) -> bool:
+        if len(self._accepted) >= self._backlog or self._driver is None:
+            return False
+        accepted = QuicSocket(self.net, config=self.config)
+        accepted.alpn = self.alpn
+        accepted.options = self.options
+        accepted._take(self._driver, conn)
+        self._accepted.append(accepted)
+        _wake(self._waiter)
+        return True
+
+    async def accept(self) -> QuicSocket:
+        """The next connection that asked for our ALPN; its handshake has not begun."""
+        if self._listener is None:
+            raise OSError(errno.EINVAL, "listen before accept")
+        while not self._accepted:
+            if self._closed:
+                raise OSError(errno.EBADF, "the socket is closed")
+            self._waiter = self.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._accepted.popleft()
+
+    # --- connecting
+
+    async def connect(self, address: tuple[str, int]) -> None:
+        """Prepare a connection to `(host, port)`; nothing is sent before the handshake request.
+
+        Raises OSError when the name does not resolve or the address cannot be reached.
+        """
+        if self._conn is not None or self._listener is not None:
+            raise OSError(errno.EISCONN, "the socket is in use")
+        if not self.alpn:
+            raise OSError(errno.EINVAL, "set ALPN before connect")
+        family, remote = await resolve(*address)
+        driver = Driver(family, self._bound, remote)
+        conn = driver.connect(remote, self._effective_config(), self._on_progress)
+        self._take(driver, conn)
+
+    def _effective_config(self) -> ConnectionConfig:
+        return replace(
+            self.config,
+            congestion=self.options.congestion_control_algo,
+            keep_alive=self.options.keepalive_probe_interval / 1e6 or self.config.keep_alive,
+            initial_rtt=self.options.initial_smoothed_rtt / 1e6 or self.config.initial_rtt,
+        )
+
+    def _take(self, driver: Driver, conn: Connection) -> None:
+        self._driver = driver
+        self._conn = conn
+        driver.acquire()
+        driver.own(conn, self._on_progress)
+
+    async def handshake(self, request: HandshakeRequest) -> HandshakeResult:
+        """Ask an agent for the TLS handshake and wait for it. HandshakeError (an OSError) if it fails."""
+        conn = self.connection
+        task = self.loop.create_task(self.net.handshake(self, request))
+        try:
+            while not task.done():
+                waiter = self._waiter = self.loop.create_future()
+                await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
+                self._waiter = None
+                if not task.done() and conn.state not in OPEN:
+                    raise conn.closed or ClosedError(0, False, "closed", remote=False)
+            result = task.result()
+        except BaseException as error:
+            task.cancel()
+            self._waiter = None
+            self._fail_handshake(error)
+            raise
+        conn.handshake_complete(self.loop.time())
+        if self._driver is not None:
+            self._driver.replay(conn)
+        self.check_open()
+        return result
+
+    def _fail_handshake(self, error: BaseException) -> None:
+        conn = self.connection
+        if conn.state not in OPEN:
+            return
+        phrase = self.phrase
+        code = (
+            phrase.errcode if phrase is not None else TransportErrorCode.CRYPTO_ERROR + 80
+        )  # internal_error
+        if isinstance(error, asyncio.CancelledError):
+            code = TransportErrorCode.NO_ERROR
+        conn.close(
+            self.loop.time(), code, phrase.phrase.decode("utf-8", "replace") if phrase is not None else ""
+        )
+        self._kick()
+
+    # --- HandshakePort, and options
+
+    def getsockopt(self, optname: int) -> bytes:
+        """The option's structure as bytes (`uapi`). OSError ENOPROTOOPT for one that cannot be read."""
+        getter = GETTERS.get(SockOpt(optname)) if optname in SockOpt._value2member_map_ else None
+        if getter is None:
+            raise OSError(errno.ENOPROTOOPT, f"option {optname} cannot be read")
+        return getter(self)
+
+    def setsockopt(self, optname: int, value: bytes) -> None:
+        """Set an option from its structure (`uapi`). OSError EINVAL for a value that is not allowed."""
+        setter = SETTERS.get(SockOpt(optname)) if optname in SockOpt._value2member_map_ else None
+        if setter is None:
+            raise OSError(errno.ENOPROTOOPT, f"option {optname} cannot be set")
+        try:
+            setter(self, value)
+        except (ValueError, MisuseError) as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+        except ProtocolViolation as violation:
+            self.connection.close(
+                self.loop.time(), violation.code, violation.reason, frame_type=violation.frame_type
+            )
+            self._kick()
+            raise OSError(errno.EPROTO, violation.reason) from violation
+
+    def send_crypto(self, level: int, data: bytes) -> None:
+        self.connection.send_crypto(level, data)
+        self._kick()
+
+    def attach_crypto_reader(self, callback: CryptoReader | None) -> None:
+        self._crypto_reader = callback
+        self._deliver_crypto()
+
+    def install_secret(self, secret: uapi.CryptoSecret) -> None:
+        suite = CIPHER_SUITES.get(secret.type)
+        if suite is None:
+            raise ValueError(f"cipher type {secret.type} is not known")
+        conn = self.connection
+        conn.install_secret(secret.level, suite, secret.material, send=bool(secret.send))
+        if not secret.send and self._driver is not None and conn.undecryptable:
+            self.loop.call_soon(self._driver.replay, conn)
+        self._kick()
+
+    def _deliver_crypto(self) -> None:
+        conn = self._conn
+        if conn is None:
+            return
+        if self._crypto_reader is not None:
+            while conn.crypto_received and self._crypto_reader is not None:
+                self._crypto_reader(*conn.crypto_received.popleft())
+        elif conn.state is not State.HANDSHAKE:
+            # TLS is over. What comes now are session tickets, for which nobody has asked.
+            conn.crypto_received.clear()
+
+    # --- streams
+
+    def open_stream(self, *, unidirectional: bool = False) -> QuicStream:
+        """A new stream; OSError EAGAIN at the peer's limit (see `wait_open_stream`)."""
+        self.check_open()
+        try:
+            stream = self.connection.open_stream(unidirectional=unidirectional)
+        except MisuseError as error:
+            self._kick()
+            raise BlockingIOError(errno.EAGAIN, str(error)) from error
+        return self._adopt(stream)
+
+    async def wait_open_stream(self, *, unidirectional: bool = False) -> QuicStream:
+        """A new stream, as soon as the peer allows it."""
+        while True:
+            try:
+                return self.open_stream(unidirectional=unidirectional)
+            except BlockingIOError:
+                waiter = self.loop.create_future()
+                self._openers.append(waiter)
+                await waiter
+
+    async def accept_stream(self) -> QuicStream:
+        """The next stream that the peer opened."""
+        while not self._incoming:
+            self.check_open()
+            self._waiter = self.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._incoming.popleft()
+
+    def _adopt(self, stream: Stream) -> QuicStream:
+        adopted = self._streams[stream] = QuicStream(self, stream)
+        return adopted
+
+    async def sendmsg(self, data: bytes | memoryview, stream_id: int = -1, flags: int = 0) -> tuple[int, int]:
+        """Send on a stream as Linux does it: `(bytes taken, stream ID)`.
+
+        StreamFlags: NEW opens the stream (the next one if `stream_id` is -1; UNI for a unidirectional one),
+        FIN ends it, DONTWAIT gives EAGAIN at the limit of streams.
+        """
+        if flags & StreamFlags.NEW:
+            unidirectional = bool(flags & StreamFlags.UNI)
+            if flags & StreamFlags.DONTWAIT:
+                stream = self.open_stream(unidirectional=unidirectional)
+            else:
+                stream = await self.wait_open_stream(unidirectional=unidirectional)
+            if stream_id not in (-1, stream.stream_id):
+                raise OSError(errno.EINVAL, f"the next stream is {stream.stream_id}")
+        else:
+            stream = self._find(stream_id)
+        await stream.send(data)
+        if flags & StreamFlags.FIN:
+            await stream.send_eof()
+        return len(data), stream.stream_id
+
+    async def recvmsg(self, limit: int = 1 << 20) -> Received:
+        """Bytes of whichever stream has some, in turn; FIN in the flags with the last ones."""
+        while True:
+            for stream, adopted in self._streams.items():
+                recv = stream.recv
+                if recv is None or not recv.readable:
+                    continue
+                data = await adopted.recv(limit)
+                fin = recv.queue.read == recv.final_size
+                if not data and not fin:
+                    continue
+                if fin:
+                    del self._streams[stream]
+                else:  # its turn is over
+                    self._streams[stream] = self._streams.pop(stream)
+                return Received(data, stream.stream_id, StreamFlags.FIN if fin else StreamFlags(0))
+            self.check_open()
+            self._readers = self.loop.create_future()
+            try:
+                await self._readers
+            finally:
+                self._readers = None
+
+    def stream(self, stream_id: int) -> Stream:
+        """An open stream; OSError EINVAL if there is none of that ID."""
+        stream = self.connection.streams.get(stream_id)
+        if stream is None:
+            raise OSError(errno.EINVAL, f"stream {stream_id} is not open")
+        return stream
+
+    def _find(self, stream_id: int) -> QuicStream:
+        stream = self.stream(stream_id)
+        return self._streams.get(stream) or self._adopt(stream)
+
+    # --- what streams call
+
+    def check_open(self) -> None:
+        conn = self.connection
+        if conn.state not in OPEN:
+            raise conn.closed or ClosedError(TransportErrorCode.NO_ERROR, False, "closed", remote=False)
+
+    def read(self, stream: Stream, limit: int) -> memoryview:
+        conn = self.connection
+        piece = conn.read_stream(stream, limit, self.loop.time())
+        if conn.control:
+            self._kick()
+        return piece
+
+    def write(self, stream: Stream, data: bytes | memoryview, *, fin: bool = False) -> None:
+        self.connection.write_stream(stream, data, fin=fin)
+        self._kick()
+
+    def send_buffer_limit(self) -> int:
+        """Bytes that a stream may hold unacknowledged: two windows, so that the next one is there in time."""
+        window = 2 * self.connection.recovery.cong.cwnd
+        return max(limits.SEND_BUFFER_MIN, min(window, limits.SEND_BUFFER_MAX))
+
+    def reset(self, stream: Stream, error_code: int) -> None:
+        self.connection.reset_stream(stream, error_code)
+        self._kick()
+
+    def reset_read(self, stream: Stream) -> None:
+        self.connection.reset_read(stream)
+
+    def stop_sending(self, stream: Stream, error_code: int) -> None:
+        self.connection.stop_sending(stream, error_code)
+        self._kick()
+
+    def _kick(self) -> None:
+        if self._driver is not None and self._conn is not None:
+            self._driver.kick(self._conn)
+
+    # --- from the driver
+
+    def _on_progress(self) -> None:
+        conn = self._conn
+        if conn is None:
+            return
+        if conn.crypto_received:
+            self._deliver_crypto()
+        streams = conn.streams
+        while streams.incoming:
+            self._incoming.append(self._adopt(streams.incoming.popleft()))
+            _wake(self._waiter)
+        if conn.readable:
+            for stream in conn.readable:
+                adopted = self._streams.get(stream)
+                if adopted is not None:
+                    adopted.on_readable()
+            conn.readable.clear()
+            _wake(self._readers)
+        if conn.writable:
+            for stream in conn.writable:
+                adopted = self._streams.get(stream)
+                if adopted is not None:
+                    adopted.on_writable()
+                    if stream.closed:
+                        del self._streams[stream]
+            conn.writable.clear()
+        while self._openers and (self._openers[0].done() or self._may_open()):
+            _wake(self._openers.popleft())
+        if conn.state not in OPEN:
+            self._on_end()
+
+    def _may_open(self) -> bool:
+        streams = self.connection.streams
+        return streams.can_open(0) or streams.can_open(2)
+
+    def _on_end(self) -> None:
+        """The connection is over: everybody who waits gets to hear of it."""
+        for adopted in self._streams.values():
+            adopted.on_readable()
+            adopted.on_writable()
+        while self._openers:
+            _wake(self._openers.popleft())
+        _wake(self._waiter)
+        _wake(self._readers)
+
+    # --- the end
+
+    async def shutdown(self, how: int = _socket.SHUT_WR) -> None:
+        """SHUT_WR: end the sending direction of every stream."""
+        if how in (_socket.SHUT_WR, _socket.SHUT_RDWR):
+            for adopted in list(self._streams.values()):
+                await adopted.send_eof()
+
+    async def close(self, code: int = 0, phrase: str = "") -> None:
+        """Close at once: the connection with an application's code, or the listener. Twice is allowed.
+
+        What the peer has not acknowledged may be lost; `QuicStream.drained` waits for that.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        _wake(self._waiter)
+        driver = self._driver
+        if driver is None:
+            return
+        if self._listener is not None:
+            driver.unlisten(self._listener)
+            for waiting in self._accepted:
+                await waiting.close()
+            self._accepted.clear()
+        if self._conn is not None:
+            self._conn.close(self.loop.time(), code, phrase, frame_type=None)
+            self._kick()
+            self._on_end()
+        driver.release()
+
+
+def _wake(waiter: asyncio.Future[Any] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+_DRIVERS: WeakKeyDictionary[HandshakeNet, dict[tuple[str, int], Driver]] = WeakKeyDictionary()
+
+
+def _shared_driver(net: HandshakeNet, address: tuple[str, int]) -> Driver:
+    """The one driver of a local address: several listeners share its UDP port."""
+    drivers = _DRIVERS.setdefault(net, {})
+    driver = drivers.get(address)
+    if driver is None or driver.closed:
+        host, port = address
+        family = _socket.AF_INET if "." in host else _socket.AF_INET6
+        driver = Driver(family, (host or "::", port))
+        drivers[host, driver.local_address[1]] = driver
+    return driver
