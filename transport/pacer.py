@@ -43,7 +43,8 @@ class Pacer:
         """Bytes that may leave now; 0 while less than a train has accrued."""
         rate = self._rate(cwnd, smoothed_rtt, slow_start)
         quantum = self._refill(now, rate)
-        return int(self._budget) if self._budget >= quantum else 0
+        # A byte's tolerance: rounding must not make a wake-up at `next_send_time` come in vain.
+        return int(self._budget) if self._budget >= quantum - 1 else 0
 
     def next_send_time(self, now: float, cwnd: int, smoothed_rtt: float, slow_start: bool) -> float:
         """When `budget` will not be 0; `now` or earlier if it is not 0 now."""
