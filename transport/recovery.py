@@ -213,8 +213,9 @@ class Recovery:
             time = space.sent.last_eliciting_at + duration * backoff
             if earliest is None or time < earliest:
                 earliest, which = time, space
-        if which is None and not self.peer_validated:
-            # RFC 9002 §6.2.2.1: the server may wait for us to lift its amplification limit
+        if which is None and not self.peer_validated and any(space.sent.next_pn for space in self._spaces):
+            # RFC 9002 §6.2.2.1: the server may wait for us to lift its amplification limit. Before TLS has
+            # spoken nobody waits, and the first packet must carry the ClientHello (RFC 9000 §17.2.2).
             which = next((s for s in reversed(self._spaces[:2]) if s.keys_out is not None), None)
             if which is not None:
                 since = max(space.sent.last_eliciting_at for space in self._spaces)
