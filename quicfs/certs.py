@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quicfs.errors import UserError
 
-__all__ = ["CertificateFiles", "create", "default_directory", "existing", "renew"]
+__all__ = ["CertificateFiles", "create", "default_directory", "existing", "own_names", "renew"]
 
 CA_LIFETIME: Final = datetime.timedelta(days=3650)
 # The most that common clients accept for a server (Apple's limit, from certificates of private CAs as well).
@@ -66,6 +67,11 @@ def existing() -> CertificateFiles | None:
     """What `create` left in the default directory earlier."""
     files = CertificateFiles(default_directory())
     return files if files.cert.exists() and files.key.exists() else None
+
+
+def own_names() -> list[str]:
+    """What this machine is reached by, as far as it knows itself."""
+    return list(dict.fromkeys((socket.getfqdn(), socket.gethostname(), "localhost", "127.0.0.1", "::1")))
 
 
 def create(directory: Path, names: Sequence[str], *, force: bool = False) -> CertificateFiles:

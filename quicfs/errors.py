@@ -60,7 +60,15 @@ def _with_remedy(text: str, remedy: str | None) -> str:
 
 
 # Errors whose text is a sentence with the remedy already, by name: most commands need not import them.
-_SENTENCES: Final = frozenset({"quicfs.smb.users.UserDbError"})
+_SENTENCES: Final = frozenset(
+    {
+        "quicfs.fuse_mount.options.MountError",
+        "quicfs.handshake_agent.failures.AgentError",
+        "quicfs.smb.client.errors.ConnectError",
+        "quicfs.smb.users.UserDbError",
+        "quicfs.transport.handshake_errors.HandshakeError",
+    }
+)
 
 # The order matters: the narrower type first.
 _EXPLANATIONS: Final[tuple[tuple[type[BaseException], Callable[..., str | None]], ...]] = (
@@ -87,4 +95,4 @@ def explain(error: BaseException) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split()).removesuffix(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,12 @@ __all__ = [
     "FILE",
     "AddressParameter",
     "UrlParameter",
-    "agent_options",
     "client_options",
     "common_options",
     "examples",
+    "peer_options",
+    "server_options",
+    "verbose_option",
 ]
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
@@ -73,7 +76,7 @@ def _set_verbosity(context: click.Context, _: click.Parameter, count: int) -> No
         logger.setLevel(level)
 
 
-_verbose: Final = click.option(
+verbose_option: Final = click.option(
     "-v",
     "--verbose",
     count=True,
@@ -85,48 +88,65 @@ _verbose: Final = click.option(
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    return config_option(_verbose(function))
+    return config_option(verbose_option(function))
 
 
-def agent_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--cert --key --ca --agent, given to `function` as one `agent: AgentOptions`."""
+def _as_agent(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand --cert, --key, the authorities and --agent to `function` as one `agent: AgentOptions`."""
 
-    def call(*, cert: Path | None, key: Path | None, ca: Path | None, agent: Path | None, **rest: Any) -> Any:
+    @functools.wraps(function)
+    def call(
+        *, cert: Path | None, key: Path | None, ca: Path | None, socket: Path | None, **rest: Any
+    ) -> Any:
         if (cert is None) != (key is None):
-            missing = "--key" if key is None else "--cert"
-            raise click.UsageError(f"--cert and --key go together: give {missing} as well")
-        return function(agent=AgentOptions(socket=agent, cert=cert, key=key, ca=ca), **rest)
+            raise click.UsageError(
+                f"--cert and --key go together: give {'--key' if cert else '--cert'} as well"
+            )
+        return function(agent=AgentOptions(socket=socket, cert=cert, key=key, ca=ca), **rest)
 
-    call.__name__, call.__doc__ = function.__name__, function.__doc__
-    call.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in (
-        click.option(
-            "--agent",
-            type=FILE,
-            metavar="SOCKET",
-            help="Have the TLS handshakes done by the agent that listens there, not by one of our own.",
-        ),
-        click.option(
-            "--ca",
-            type=FILE,
-            metavar="FILE",
-            help="Trust the authorities in this PEM file, not the system's.",
-        ),
-        click.option("--key", type=FILE, metavar="FILE", help="Private key of --cert, PEM."),
-        click.option(
-            "--cert", type=FILE, metavar="FILE", help="Certificate chain that shows who we are, PEM."
-        ),
-    ):
-        call = option(call)
     return call
 
 
+_agent: Final = click.option(
+    "--agent",
+    "socket",
+    type=FILE,
+    metavar="SOCKET",
+    help="Have the TLS handshakes done by the agent that listens there, not by one of our own.",
+)
+_key: Final = click.option("--key", type=FILE, metavar="FILE", help="Private key of --cert, PEM.")
+
+
+def server_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command that is connected to takes: its certificate and its agent."""
+    cert = click.option("--cert", type=FILE, metavar="FILE", help="Certificate chain of the server, PEM.")
+    ca = click.option(
+        "--client-ca",
+        "ca",
+        type=FILE,
+        metavar="FILE",
+        help="Let in only clients with a certificate that an authority in this PEM file has signed.",
+    )
+    return cert(_key(ca(_agent(_as_agent(function)))))
+
+
+def peer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What every command that connects takes: whom it trusts, who it is, and its agent."""
+    ca = click.option(
+        "--ca", type=FILE, metavar="FILE", help="Trust the authorities in this PEM file, not the system's."
+    )
+    cert = click.option(
+        "--cert", type=FILE, metavar="FILE", help="Our own certificate, for servers that ask for one, PEM."
+    )
+    return ca(cert(_key(_agent(_as_agent(function)))))
+
+
 def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What every command with a URL takes: agent options and where the password comes from."""
+    """What every command with a URL takes: besides, where the password comes from."""
     password = click.option(
         "--password-file",
         type=FILE,
         metavar="FILE",
         help="Take the password from the first line of this file, not from QUICFS_PASSWORD or a prompt.",
     )
-    return agent_options(password(common_options(function)))
+    return peer_options(password(common_options(function)))

@@ -1,4 +1,4 @@
-"""Where passwords come from: a file, the environment or a prompt; never the command line, which all can see."""
+"""Where passwords come from: a file, the environment, a prompt; never the command line, which all can see."""
 
 from __future__ import annotations
 

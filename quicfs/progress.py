@@ -78,9 +78,10 @@ class CopyProgress:
         if self._bars is not None and time.perf_counter() >= self._next_draw:
             self._draw()
 
-    def file_done(self) -> None:
+    def file_done(self, count: int = 0) -> None:
+        """One file more is done, with `count` bytes that were not counted before."""
         self.files += 1
-        self.advance(0)
+        self.advance(count)
 
     @property
     def seconds(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import click
@@ -52,11 +51,7 @@ def init(directory: Path | None, names: tuple[str, ...], force: bool, renew: boo
     if force and renew:
         raise click.UsageError("--force and --renew exclude each other")
     directory = directory or certs.default_directory()
-    if renew:
-        files = certs.renew(directory, names)
-    else:
-        files = certs.create(
-            directory, names or (socket.getfqdn(), "localhost", "127.0.0.1", "::1"), force=force
-        )
+    names = names or (() if renew else tuple(certs.own_names()))
+    files = certs.renew(directory, names) if renew else certs.create(directory, names, force=force)
     click.echo(f"{files.cert} and {files.key}: for quicfs serve (--cert, --key)")
     click.echo(f"{files.ca}: give it to clients (--ca)")

@@ -1,0 +1,76 @@
+"""A share as a file system, from what the user gave: URL, agent, password."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from quicfs.agents import AgentOptions, client_net
+from quicfs.passwords import get_password
+from quicfs.quic import connect_stream
+from quicfs.smb.client.filesystem import SmbFileSystem
+from quicfs.smb.ntlm import Credentials
+from quicfs.transport.bytestream import ByteStream
+from quicfs.url import Url
+from quicfs.vfs import FileSystem, Node
+
+__all__ = ["ALPN", "ShareFileSystem", "credentials_for", "open_share", "run_on_share"]
+
+ALPN: Final = b"smb"
+_GUEST: Final = "guest"
+
+
+def credentials_for(url: Url, password_file: Path | None) -> Credentials:
+    """Asks for the password when it has to. Without a user in the URL, a guest's."""
+    if url.user is None:
+        return Credentials(_GUEST)
+    domain, _, user = url.user.rpartition("\\")
+    password = get_password(f"the password of {url.user} at {url.address.host}", password_file)
+    return Credentials(user, password, domain)
+
+
+class ShareFileSystem(SmbFileSystem):
+    """A share, or the part of it below the directory `top`."""
+
+    top: Node | None = None
+
+    @property
+    def root(self) -> Node:
+        return self.top if self.top is not None else super().root
+
+
+@asynccontextmanager
+async def open_share(
+    url: Url, agent: AgentOptions, credentials: Credentials, *, timeout: float = 30.0
+) -> AsyncIterator[ShareFileSystem]:
+    """Connected and logged in. Raises ConnectError and UserError."""
+    async with client_net(agent) as net:
+
+        async def connect() -> ByteStream:
+            return await connect_stream(net, url.address, ALPN)
+
+        fs = ShareFileSystem(connect, url.address.host, url.share, credentials, timeout=timeout)
+        try:
+            await fs.connect()
+            yield fs
+        finally:
+            await fs.close()
+
+
+def run_on_share(
+    url: Url,
+    agent: AgentOptions,
+    password_file: Path | None,
+    action: Callable[[FileSystem], Awaitable[None]],
+) -> None:
+    """The whole life of a command that connects, does one thing and ends."""
+    credentials = credentials_for(url, password_file)
+
+    async def run() -> None:
+        async with open_share(url, agent, credentials) as fs:
+            await action(fs)
+
+    asyncio.run(run())

@@ -1,0 +1,211 @@
+"""QUIC as the commands use it: connections of one stream, with the TLS handshake done by an agent.
+
+What SMB needs (and `perf`) is one bidirectional stream that the client opens; it and its connection begin and
+end together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from quicfs.agents import ClientNet
+from quicfs.transport.bytestream import ByteStream
+from quicfs.transport.conn import ConnectionConfig
+from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest
+from quicfs.transport.quic_stream import QuicStream
+from quicfs.transport.socket import QuicSocket
+from quicfs.transport.uapi import AuthMode, MessageType, SockOpt
+from quicfs.url import Address
+
+__all__ = ["ConnectionStream", "QuicListener", "connect_stream", "listen_streams"]
+
+_log = logging.getLogger("quicfs.quic")
+
+HANDSHAKE_S: Final = 10.0
+OTHER_ADDRESS_S: Final = 3.0
+"""For a handshake when the host has more addresses to try."""
+KEEP_ALIVE_S: Final = 15.0
+"""Half of the usual idle timeout: a mount that nobody uses for a while stays connected."""
+FIRST_STREAM_S: Final = 15.0
+"""How long a client may be connected without opening its stream."""
+DRAIN_S: Final = 3.0
+MAX_CONNECTIONS: Final = 4096
+
+
+class ConnectionStream:
+    """The only stream of its connection, which ends with it. Satisfies `ByteStream`."""
+
+    def __init__(self, conn: QuicSocket, stream: QuicStream) -> None:
+        self._conn = conn
+        self._stream = stream
+        # As they are: no call in between for each piece.
+        self.recv = stream.recv
+        self.send = stream.send
+        self.send_eof = stream.send_eof
+
+    @property
+    def peer(self) -> str:
+        return self._stream.peer
+
+    @property
+    def secured(self) -> bool:
+        return True
+
+    async def aclose(self) -> None:
+        """End the stream, wait a little until the peer has all of it, and close the connection."""
+        await self._stream.aclose()
+        with contextlib.suppress(TimeoutError, ConnectionError):  # the peer is gone; nothing is left to do
+            async with asyncio.timeout(DRAIN_S):
+                await self._stream.drained()
+        await self._conn.close()
+
+
+async def connect_stream(net: ClientNet, address: Address, alpn: bytes) -> ConnectionStream:
+    """Connect to `address`, trying all that its name resolves to, and open the stream.
+
+    Raises ConnectionError with a sentence that names the host.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise ConnectionError(f"the name {address.host} cannot be resolved: {error.strerror}") from error
+    hosts = list(dict.fromkeys(str(result[4][0]) for result in found))
+    failure: OSError | None = None
+    for number, host in enumerate(hosts, 1):
+        target = (host, address.port)
+        limit = HANDSHAKE_S if number == len(hosts) else OTHER_ADDRESS_S
+        for auth_mode in net.auth_modes:
+            try:
+                conn = await _connect(net.net, target, address.host, alpn, auth_mode, limit)
+                return ConnectionStream(conn, await conn.wait_open_stream())
+            except OSError as error:
+                failure = error
+                if not (isinstance(error, HandshakeError) and error.errno == errno.ENOENT):
+                    break  # it is no lack of a certificate of our own
+    assert failure is not None, "a name that resolves has an address"
+    raise _sentence(failure, address) from failure
+
+
+async def _connect(
+    net: HandshakeNet, target: tuple[str, int], name: str, alpn: bytes, auth_mode: AuthMode, limit: float
+) -> QuicSocket:
+    conn = QuicSocket(net, config=ConnectionConfig(keep_alive=KEEP_ALIVE_S))
+    try:
+        conn.setsockopt(SockOpt.ALPN, alpn)
+        await conn.connect(target)
+        await conn.handshake(
+            HandshakeRequest(MessageType.CLIENTHELLO, int(limit * 1000), auth_mode, name.partition("%")[0])
+        )
+    except BaseException:
+        await conn.close()
+        raise
+    return conn
+
+
+def _sentence(failure: OSError, address: Address) -> ConnectionError:
+    if isinstance(failure, HandshakeError):
+        return ConnectionError(str(failure))
+    return ConnectionError(
+        f"{address} cannot be reached: {failure.strerror or failure}; check the address, and that the server runs"
+    )
+
+
+class QuicListener:
+    """Listening sockets; each connection runs `on_stream` with its stream in a task of its own."""
+
+    def __init__(
+        self, net: HandshakeNet, alpn: bytes, on_stream: Callable[[ByteStream], Awaitable[None]]
+    ) -> None:
+        self._net = net
+        self._alpn = alpn
+        self._on_stream = on_stream
+        self._sockets: list[QuicSocket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._serving: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> Address:
+        """The first of them, with the port that it really has."""
+        return Address(*self._sockets[0].getsockname()[:2])
+
+    def add(self, address: tuple[str, int]) -> None:
+        """Raises OSError whose text names the address."""
+        listener = QuicSocket(self._net)
+        listener.setsockopt(SockOpt.ALPN, self._alpn)
+        listener.bind(address)
+        try:
+            listener.listen()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, f"cannot listen on UDP {Address(*address)}: {reason}") from error
+        self._sockets.append(listener)
+        self._accepting.append(asyncio.create_task(self._accept(listener)))
+
+    async def aclose(self) -> None:
+        """Stop listening and end the connections that are being served."""
+        tasks = [*self._accepting, *self._serving]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in self._sockets:
+            await listener.close()
+
+    async def _accept(self, listener: QuicSocket) -> None:
+        while True:
+            conn = await listener.accept()
+            if len(self._serving) >= MAX_CONNECTIONS:
+                _log.warning("%s: sent away, %d connections are open", conn.peer, MAX_CONNECTIONS)
+                await conn.close()
+                continue
+            task = asyncio.create_task(self._serve(conn))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, conn: QuicSocket) -> None:
+        peer = conn.peer
+        try:
+            request = HandshakeRequest(MessageType.SERVERHELLO, int(HANDSHAKE_S * 1000), AuthMode.X509)
+            await conn.handshake(request)
+            async with asyncio.timeout(FIRST_STREAM_S):
+                stream = ConnectionStream(conn, await conn.accept_stream())
+            try:
+                await self._on_stream(stream)
+            finally:
+                await stream.aclose()
+        except OSError as error:  # ConnectionError, HandshakeError and TimeoutError are
+            _log.info("%s: %s", peer, error or "opened no stream")
+        except Exception:
+            _log.exception("%s: serving the connection failed", peer)
+        finally:
+            await conn.close()
+
+
+async def listen_streams(
+    net: HandshakeNet, address: Address, alpn: bytes, on_stream: Callable[[ByteStream], Awaitable[None]]
+) -> QuicListener:
+    """Listen on every address of `address.host`. Port 0 takes a free one, the same for all of them.
+
+    Raises OSError whose text names the address.
+    """
+    loop = asyncio.get_running_loop()
+    listener = QuicListener(net, alpn, on_stream)
+    try:
+        found = await loop.getaddrinfo(*address.pair, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
+    port = address.port
+    try:
+        for target in dict.fromkeys(result[4][0] for result in found):
+            listener.add((str(target), port))
+            port = listener.address.port
+    except BaseException:
+        await listener.aclose()
+        raise
+    return listener
