@@ -143,7 +143,8 @@ class Recovery:
             return []
         rtt = self.rtt
         delay = rtt.loss_delay()
-        lost, pending = sent.take_lost(sent.largest_acked - PACKET_THRESHOLD, now - delay)
+        # A microsecond's tolerance: rounding must not let the timer go off for nothing, for ever.
+        lost, pending = sent.take_lost(sent.largest_acked - PACKET_THRESHOLD, now - delay + 1e-6)
         self._loss_times[space] = None if pending is None else pending + delay
         if lost:
             self._on_lost(lost, now)
