@@ -38,6 +38,7 @@ class Driver:
         self._waiting: dict[Connection, None] = {}  # have something to send
         self._flush_scheduled = False
         self._closed = False
+        self._ended = self.loop.create_future()
         self._users = 0
         self._error_logged = False
         self.loop.add_reader(self.udp.fileno(), self._on_readable)
@@ -66,6 +67,11 @@ class Driver:
             self.loop.remove_reader(self.udp.fileno())
             self.loop.remove_writer(self.udp.fileno())
             self.udp.close()
+            self._ended.set_result(None)
+
+    async def wait_closed(self) -> None:
+        """Wait until the UDP socket is closed: its last user is gone, and its last connection too."""
+        await asyncio.shield(self._ended)
 
     def listen(self, listener: Listener) -> None:
         self.endpoint.listen(listener)

@@ -472,6 +472,12 @@ class QuicSocket:
             self._on_end()
         driver.release()
 
+    async def wait_closed(self) -> None:
+        """After `close` of every socket on this UDP port: wait until the port is free. Connections keep it until
+        the peer must have heard of their end (RFC 9000 §10.2: three times the PTO)."""
+        if self._driver is not None:
+            await self._driver.wait_closed()
+
 
 def _wake(waiter: asyncio.Future[Any] | None) -> None:
     if waiter is not None and not waiter.done():
