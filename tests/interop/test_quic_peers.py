@@ -205,6 +205,7 @@ def test_peer_as_client(
                 assert_equal(ours, await client.result(), sent=download, received=upload)
             await connection.close()
             await listener.close()
+            await listener.wait_closed()
 
     asyncio.run(main())
 
@@ -217,12 +218,13 @@ def test_peer_as_server(
         arguments = ["server", "--cert", certificates.cert, "--key", certificates.key]
         async with running(stack, arguments) as server, client_net(AgentOptions(ca=certificates.ca)) as net:
             port = int((await server.line()).removeprefix("ready "))
-            connection = QuicSocket(net)
+            connection = QuicSocket(net.net)
             connection.setsockopt(SockOpt.ALPN, ALPN)
             await connection.connect(("127.0.0.1", port))
             await connection.handshake(HandshakeRequest(MessageType.CLIENTHELLO, peername="localhost"))
             ours = await request(connection.open_stream(), upload, download, progress)
             assert_equal(ours, await server.result(), sent=upload, received=download)
             await connection.close()
+            await connection.wait_closed()
 
     asyncio.run(main())
