@@ -23,11 +23,11 @@ from typing import Final
 from quicfs import certs
 from quicfs.errors import UserError
 from quicfs.handshake_agent.config import DEFAULT_SOCKET
+from quicfs.options import AgentOptions
 from quicfs.transport.handshake import HandshakeNet
 from quicfs.transport.uapi import AuthMode
 
 __all__ = [
-    "AgentOptions",
     "ClientNet",
     "PrivateAgent",
     "client_configuration",
@@ -40,16 +40,6 @@ _log = logging.getLogger("quicfs.agents")
 
 _START_S: Final = 20.0
 _STOP_S: Final = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class AgentOptions:
-    """`socket` of an agent that runs; or what one of our own is told. `ca` None: the system's."""
-
-    socket: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-    ca: Path | None = None
 
 
 def server_configuration(cert: Path, key: Path, client_ca: Path | None = None) -> str:

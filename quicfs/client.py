@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from quicfs.agents import AgentOptions, client_net
+from quicfs.agents import client_net
+from quicfs.options import AgentOptions
 from quicfs.passwords import get_password
 from quicfs.quic import connect_stream
 from quicfs.smb.client.filesystem import SmbFileSystem

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from quicfs import background
-from quicfs.agents import AgentOptions
 from quicfs.client import ShareFileSystem, credentials_for, open_share
 from quicfs.fuse_mount.mount import serve_mount
 from quicfs.fuse_mount.options import MountOptions, parse_options
 from quicfs.fuse_mount.preflight import check_mount
+from quicfs.options import AgentOptions
 from quicfs.service import announce, told_to_stop
 from quicfs.smb.ntlm import Credentials
 from quicfs.url import Url

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from quicfs.agents import AgentOptions
 from quicfs.config import config_option
 from quicfs.errors import UserError
 from quicfs.url import Address, Url, parse_address, parse_url
@@ -18,6 +18,7 @@ from quicfs.url import Address, Url, parse_address, parse_url
 __all__ = [
     "FILE",
     "AddressParameter",
+    "AgentOptions",
     "UrlParameter",
     "client_options",
     "common_options",
@@ -30,6 +31,16 @@ __all__ = [
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 _VERBOSITY: Final = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+
+
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """`socket` of an agent that runs; or what one of our own is told. `ca` None: the system's."""
+
+    socket: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
 
 
 class UrlParameter(click.ParamType[Url]):

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from quicfs import certs
-from quicfs.agents import AgentOptions, client_net, server_net
+from quicfs.agents import client_net, server_net
 from quicfs.errors import UserError
+from quicfs.options import AgentOptions
 from quicfs.quic import ConnectionStream, connect_stream, listen_streams
 from quicfs.service import announce, reachable, told_to_stop
 from quicfs.transport.bytestream import ByteStream

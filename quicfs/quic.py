@@ -17,6 +17,7 @@ from typing import Final
 from quicfs.agents import ClientNet
 from quicfs.transport.bytestream import ByteStream
 from quicfs.transport.conn import ConnectionConfig
+from quicfs.transport.errors import ClosedError
 from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.socket import QuicSocket
@@ -112,8 +113,9 @@ async def _connect(
 def _sentence(failure: OSError, address: Address) -> ConnectionError:
     if isinstance(failure, HandshakeError):
         return ConnectionError(str(failure))
+    reason = failure.reason if isinstance(failure, ClosedError) else failure.strerror
     return ConnectionError(
-        f"{address} cannot be reached: {failure.strerror or failure}; check the address, and that the server runs"
+        f"{address} cannot be reached: {reason or failure}; check the address, and that the server runs"
     )
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from quicfs.agents import AgentOptions, server_net
+from quicfs.agents import server_net
 from quicfs.certs import default_directory
 from quicfs.errors import UserError
+from quicfs.options import AgentOptions
 from quicfs.quic import listen_streams
 from quicfs.service import announce, reachable, tell_service_manager, told_to_stop
 from quicfs.smb.auth import NtlmAuthenticator

@@ -11,10 +11,9 @@ from typing import Final
 
 import click
 
-from quicfs.agents import AgentOptions
 from quicfs.client import run_on_share
 from quicfs.errors import UserError
-from quicfs.options import UrlParameter, client_options, examples
+from quicfs.options import AgentOptions, UrlParameter, client_options, examples
 from quicfs.url import Url
 from quicfs.vfs import Attr, DirEntry, FileKind, FileSystem, FsError, Node, OpenFlags, Status
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from quicfs import mount as mounting
-from quicfs.agents import AgentOptions
 from quicfs.fuse_mount.mounts import unmount_path
-from quicfs.options import UrlParameter, client_options, common_options, examples
+from quicfs.options import AgentOptions, UrlParameter, client_options, common_options, examples
 from quicfs.url import Url
 
 __all__ = ["mount", "umount"]

@@ -10,8 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from quicfs import perf as measure
-from quicfs.agents import AgentOptions
-from quicfs.options import AddressParameter, common_options, examples, peer_options, server_options
+from quicfs.options import (
+    AddressParameter,
+    AgentOptions,
+    common_options,
+    examples,
+    peer_options,
+    server_options,
+)
 from quicfs.url import DEFAULT_PORT, Address
 
 __all__ = ["perf"]

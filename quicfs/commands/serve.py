@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from quicfs.agents import AgentOptions
-from quicfs.options import FILE, AddressParameter, common_options, examples, server_options
+from quicfs.options import FILE, AddressParameter, AgentOptions, common_options, examples, server_options
 from quicfs.serve import ServeOptions, serve_until_told
 from quicfs.url import DEFAULT_PORT, Address
 

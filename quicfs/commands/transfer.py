@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-from quicfs.agents import AgentOptions
 from quicfs.client import run_on_share
 from quicfs.errors import UserError
-from quicfs.options import UrlParameter, client_options, examples
+from quicfs.options import AgentOptions, UrlParameter, client_options, examples
 from quicfs.progress import CopyProgress
 from quicfs.transfer import Copier
 from quicfs.url import Url

@@ -91,3 +91,18 @@ def test_names_that_are_none(tmp_path: Path, name: str) -> None:
 def test_international_name(tmp_path: Path) -> None:
     server = load(certs.create(tmp_path, ["bücher.example"]).cert)
     assert alternatives(server).get_values_for_type(x509.DNSName) == ["xn--bcher-kva.example"]
+
+
+@pytest.mark.parametrize(
+    ("user", "config", "expected"),
+    [
+        (0, "/ignored", "/etc/quicfs"),
+        (1000, "/somewhere", "/somewhere/quicfs"),
+        (1000, "", "/home/alice/.config/quicfs"),
+    ],
+)
+def test_default_place(monkeypatch: pytest.MonkeyPatch, user: int, config: str, expected: str) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.setenv("XDG_CONFIG_HOME", config)
+    monkeypatch.setenv("HOME", "/home/alice")
+    assert certs.default_directory() == Path(expected)
