@@ -126,8 +126,7 @@ async def answer(stream: QuicStream, total: int, progress: Progress) -> Transfer
         header += piece
     size = int.from_bytes(header, "big")
     await asyncio.gather(send_content(stream, size, sent, tell), receive_all(stream, received, tell))
-    await stream.send_eof()
-    await stream.drained()
+    await stream.send_eof()  # the client closes the connection when it has read this
     return Transferred(sent, received)
 
 
