@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,11 +159,15 @@ class Agents:
         return ours, process
 
     def listening(self, config: str, path: Path) -> subprocess.Popen[str]:
-        process = self.start(["--socket", str(path)], config, ())
-        deadline = time.monotonic() + 20
-        while not path.exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+        """An agent that serves on `path` when this returns."""
+        ready, tell = os.pipe()
+        try:
+            arguments = ["--socket", str(path), "--ready-fd", str(tell)]
+            process = self.start(arguments, config, (tell,))
+            os.close(tell)
+            assert os.read(ready, 1), "the agent did not start"
+        finally:
+            os.close(ready)
         return process
 
     def start(self, arguments: list[str], config: str, fds: tuple[int, ...]) -> subprocess.Popen[str]:
