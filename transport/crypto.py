@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
+from struct import Struct
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -20,6 +21,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 TAG_LENGTH: Final = 16
 SAMPLE_LENGTH: Final = 16
 VERSION_1: Final = 0x00000001
+
+
+_MASK: Final = Struct(">BI11x")  # for the first byte, and for up to four bytes of packet number
+_U32: Final = Struct(">I")
 
 
 class CipherSuite(enum.Enum):
@@ -87,11 +92,7 @@ def _chacha20_masks(key: bytes) -> Callable[[bytes], bytes]:
 
 
 class Keys:
-    """The keys of one direction at one encryption level.
-
-    `seal_*` write into a buffer of the caller; `open_*` unprotect headers in place and write the payloads
-    into another buffer.
-    """
+    """The keys of one direction at one encryption level; both ways write into a buffer of the caller."""
 
     __slots__ = ("_aead", "_decrypt_into", "_encrypt_into", "_iv", "_masks", "secret", "suite")
 
@@ -130,34 +131,42 @@ class Keys:
         """
         iv = self._iv
         encrypt_into = self._encrypt_into
-        pn_offset = len(prefix)
-        header_length = pn_offset + pn_length
         pn_mask = (1 << 8 * pn_length) - 1
-        sample_offset = pn_offset + 4
+        header_length = len(prefix) + pn_length
+        sample_offset = len(prefix) + 4
         pn = first_pn
         starts: list[int] = []
         samples: list[memoryview] = []
         for payload in payloads:
-            header = prefix + (pn & pn_mask).to_bytes(pn_length, "big")
+            starts.append(pos)
             body = pos + header_length
             end = body + len(payload) + TAG_LENGTH
-            out[pos:body] = header
-            encrypt_into((iv ^ pn).to_bytes(12, "big"), payload, header, out[body:end])
+            encrypt_into(
+                (iv ^ pn).to_bytes(12, "big"),
+                payload,
+                prefix + (pn & pn_mask).to_bytes(pn_length, "big"),
+                out[body:end],
+            )
             sample = pos + sample_offset
             samples.append(out[sample : sample + SAMPLE_LENGTH])
-            starts.append(pos)
             pos = end
             pn += 1
-        masks = self._masks(b"".join(samples))
-        first_bits = 0x0F if prefix[0] & 0x80 else 0x1F
-        k = 0
-        for start in starts:
-            out[start] ^= masks[k] & first_bits
-            q = start + pn_offset
-            for i in range(k + 1, k + 1 + pn_length):
-                out[q] ^= masks[i]
-                q += 1
-            k += SAMPLE_LENGTH
+        first = prefix[0]
+        first_bits = 0x0F if first & 0x80 else 0x1F
+        rest = prefix[1:]
+        shift = 32 - 8 * pn_length
+        pn = first_pn
+        for start, (mask0, mask4) in zip(
+            starts, _MASK.iter_unpack(self._masks(b"".join(samples))), strict=True
+        ):
+            out[start : start + header_length] = b"".join(
+                (
+                    (first ^ (mask0 & first_bits)).to_bytes(1, "big"),
+                    rest,
+                    ((pn & pn_mask) ^ (mask4 >> shift)).to_bytes(pn_length, "big"),
+                )
+            )
+            pn += 1
         return pos
 
     def open_run(
@@ -172,58 +181,55 @@ class Keys:
         """Open the packets `data[start:stop]`; returns `(packet number, first byte, payload)` of each that
         is authentic, the first byte unprotected, the payload a view into `out`.
 
-        `pn_offset` counts from the start of a packet. `largest_pn` is the largest number seen so far, -1
+        The packets of a run share what stands between the first byte and the packet number, `pn_offset` bytes
+        after the start of each (with long headers it may differ). `largest_pn` is the largest number seen so far, -1
         for none. A packet whose tag does not verify is left out.
         """
         sample_offset = pn_offset + 4
-        pieces = []
-        for start in starts:
-            sample = start + sample_offset
-            pieces.append(data[sample : sample + SAMPLE_LENGTH])
-        samples = b"".join(pieces)
+        samples = b"".join(
+            [data[start + sample_offset : start + sample_offset + SAMPLE_LENGTH] for start in starts]
+        )
         if len(samples) != SAMPLE_LENGTH * len(starts):
             return []  # a packet too short to hold a sample (RFC 9001 §5.4.2)
-        masks = self._masks(samples)
         iv = self._iv
         decrypt_into = self._decrypt_into
         first_bits = 0x0F if data[starts[0]] & 0x80 else 0x1F
         opened: list[tuple[int, int, memoryview]] = []
         expected = largest_pn + 1
         position = 0
-        k = 0
-        for start, stop in zip(starts, stops, strict=True):
-            first = data[start] ^ (masks[k] & first_bits)
+        prefix = b""
+        prefix_first = -1
+        for start, stop, (mask0, mask4) in zip(
+            starts, stops, _MASK.iter_unpack(self._masks(samples)), strict=True
+        ):
+            first = data[start] ^ (mask0 & first_bits)
             pn_length = (first & 0x03) + 1
-            q = start + pn_offset
-            body = q + pn_length
-            length = stop - body - TAG_LENGTH
-            if length < 0:
-                k += SAMPLE_LENGTH
+            pn_at = start + pn_offset
+            body = pn_at + pn_length
+            end = position + stop - body - TAG_LENGTH
+            if end < position:
                 continue
-            bits = pn_length << 3
-            truncated = int.from_bytes(data[q:body], "big") ^ (
-                int.from_bytes(masks[k + 1 : k + 1 + pn_length], "big")
-            )
-            k += SAMPLE_LENGTH
+            truncated = (_U32.unpack_from(data, pn_at)[0] ^ mask4) >> 32 - 8 * pn_length
             # RFC 9000 §A.3: the number closest to the expected one that ends in these bits.
-            window = 1 << bits
+            window = 1 << 8 * pn_length
             pn = (expected & -window) | truncated
-            if pn + (window >> 1) <= expected and pn + window < 1 << 62:
-                pn += window
-            elif pn > expected + (window >> 1) and pn >= window:
-                pn -= window
-            data[start] = first
-            data[q:body] = truncated.to_bytes(pn_length, "big")
-            end = position + length
+            if pn != expected:
+                if pn + (window >> 1) <= expected and pn + window < 1 << 62:
+                    pn += window
+                elif pn > expected + (window >> 1) and pn >= window:
+                    pn -= window
+            if first != prefix_first or first & 0x80:
+                prefix_first = first
+                prefix = first.to_bytes(1, "big") + bytes(data[start + 1 : pn_at])
             payload = out[position:end]
             try:
-                decrypt_into((iv ^ pn).to_bytes(12, "big"), data[body:stop], data[start:body], payload)
-            except InvalidTag:
-                # Put the header back: it may be a stateless reset, or wait for other keys.
-                data[start] = first ^ (masks[k - SAMPLE_LENGTH] & first_bits)
-                data[q:body] = bytes(
-                    b ^ m for b, m in zip(data[q:body], masks[k - 15 : k - 15 + pn_length], strict=True)
+                decrypt_into(
+                    (iv ^ pn).to_bytes(12, "big"),
+                    data[body:stop],
+                    prefix + truncated.to_bytes(pn_length, "big"),
+                    payload,
                 )
+            except InvalidTag:
                 continue
             opened.append((pn, first, payload))
             position = end

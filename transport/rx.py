@@ -6,7 +6,9 @@ most one decision about acknowledging.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from struct import Struct
+from typing import TYPE_CHECKING, Final
 
 from quicfs.transport import limits
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
     from quicfs.transport.pnspace import PacketNumberSpace
 
+_HEAD: Final = Struct(">BBQ")  # STREAM with OFF and no LEN: type, ID below 64, offset in 8 bytes
+_HEAD_LENGTH: Final = _HEAD.size
+_BULK_STREAM: Final = 0x0C
+_OFFSET_8: Final = 0xC0 << 56
 _MIN_SHORT = 21  # RFC 9000 §10.3: less is neither a packet with a sample nor a stateless reset
 
 Opened = list[tuple[int, int, memoryview]]
@@ -55,20 +61,15 @@ def _split(
     conn: Connection, now: float, data: memoryview, segment_size: int, ecn: int, scratch: memoryview
 ) -> None:
     total = len(data)
-    starts: list[int] = []
-    stops: list[int] = []
+    if max(data[::segment_size].tobytes()) < 0x80:  # the first bytes of all datagrams: short headers only
+        if total % segment_size and total % segment_size < _MIN_SHORT:
+            total -= total % segment_size
+        if total:
+            starts = range(0, total, segment_size)
+            _open_short(conn, now, data, starts, [*starts[1:], total], ecn, scratch)
+        return
     for start in range(0, total, segment_size):
-        stop = min(start + segment_size, total)
-        if data[start] & 0x80:
-            if starts:
-                _open_short(conn, now, data, starts, stops, ecn, scratch)
-                starts, stops = [], []
-            _handle_datagram(conn, now, data, start, stop, ecn, scratch)
-        elif stop - start >= _MIN_SHORT:
-            starts.append(start)
-            stops.append(stop)
-    if starts:
-        _open_short(conn, now, data, starts, stops, ecn, scratch)
+        _handle_datagram(conn, now, data, start, min(start + segment_size, total), ecn, scratch)
 
 
 # --- short headers
@@ -78,8 +79,8 @@ def _open_short(
     conn: Connection,
     now: float,
     data: memoryview,
-    starts: list[int],
-    stops: list[int],
+    starts: Sequence[int],
+    stops: Sequence[int],
     ecn: int,
     scratch: memoryview,
 ) -> None:
@@ -94,11 +95,11 @@ def _open_short(
     opened = keys.open_run(data, starts, stops, pn_offset, space.received.largest, scratch)
     if opened:
         _process(conn, now, space, PacketType.ONE_RTT, opened, ecn)
-    elif _is_stateless_reset(conn, data, starts, stops):
+    elif _is_stateless_reset(conn, data, stops):
         conn.handle_stateless_reset(now)
 
 
-def _is_stateless_reset(conn: Connection, data: memoryview, starts: list[int], stops: list[int]) -> bool:
+def _is_stateless_reset(conn: Connection, data: memoryview, stops: Sequence[int]) -> bool:
     """RFC 9000 §10.3.1: nothing could be opened, and a datagram ends in a token that we were given."""
     tokens = conn.peer_cids.reset_tokens
     if not tokens:
@@ -215,6 +216,7 @@ def _process(
     stream_id = -1  # STREAM frames gathered: of which stream, from where, up to where
     offset = expected = 0
     pieces: list[memoryview] = []
+    next_head = (-1, 0, 0)  # of a packet that continues the gathered frames to its end
     for pn, first, payload in opened:
         # RFC 9000 §17.2, §17.3.1: reserved bits set -> PROTOCOL_VIOLATION
         if first & reserved:
@@ -232,6 +234,13 @@ def _process(
         # RFC 9000 §12.4: a packet without frames -> PROTOCOL_VIOLATION
         if not end:
             raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "packet without frames")
+        if end > _HEAD_LENGTH and _HEAD.unpack_from(payload) == next_head:
+            # Most packets of a transfer: nothing but the next bytes of the stream.
+            eliciting += 1
+            pieces.append(payload[_HEAD_LENGTH:])
+            expected += end - _HEAD_LENGTH
+            next_head = (_BULK_STREAM, stream_id, _OFFSET_8 | expected)
+            continue
         pos = 0
         asks = False
         while pos < end:
@@ -263,6 +272,7 @@ def _process(
                         stream_id = -1
                 FRAME_OPS[frame_type].process(conn, space, frame, now)
         eliciting += asks
+        next_head = (_BULK_STREAM, stream_id if stream_id < 64 else -1, _OFFSET_8 | expected)
     if stream_id >= 0:
         conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
     if run_stop >= 0:

@@ -211,7 +211,7 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
         paced -= size
         if not full:
             break
-    _note_limits(conn, now)
+    _note_limits(conn, now, full=len(payloads) == most)
     if not payloads:
         return None
     end = keys.seal_run(buffer, 0, _short_prefix(conn, pn_length), first_pn, pn_length, payloads)
@@ -353,16 +353,14 @@ def _add_streams(conn: Connection, builder: PacketBuilder) -> None:
         streams.rotate(stream)
 
 
-def _note_limits(conn: Connection, now: float) -> None:
-    """Why did the train end? Tells congestion control, the pacing timer, and a blocked peer."""
+def _note_limits(conn: Connection, now: float, *, full: bool) -> None:
+    """Why did the train end? Congestion control wants to know, and the pacing timer."""
     recovery = conn.recovery
     mtu = conn.path.pmtud.current
-    wants = bool(conn.streams.ready)
-    conn.app_limited = not wants and recovery.window >= mtu
-    if wants and recovery.window > 0 and recovery.paced(now) <= 0:
-        conn.timers.set(Timer.PACING, recovery.paced_at(now))
-    else:
-        conn.timers.set(Timer.PACING, None)
+    paced = bool(conn.streams.ready) and recovery.window > 0 and recovery.paced(now) <= 0
+    conn.timers.set(Timer.PACING, recovery.paced_at(now) if paced else None)
+    # RFC 9002 §7.8: neither the window nor the pacer held us back, so the window has not been tested
+    conn.app_limited = not full and not paced and recovery.window >= mtu
 
 
 # --- DPLPMTUD, close
