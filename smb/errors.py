@@ -12,12 +12,16 @@ class SmbProtocolError(Exception):
 
 
 class SmbError(Exception):
-    """One request failed; `status` is what goes (or came) in the header's Status field."""
+    """One request failed; `status` is what goes (or came) in the header's Status field.
 
-    def __init__(self, status: NtStatus | int, detail: str = "") -> None:
+    `data` is that of the ERROR response ([MS-SMB2] §2.2.2), nearly always empty.
+    """
+
+    def __init__(self, status: NtStatus | int, detail: str = "", *, data: bytes = b"") -> None:
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
+        self.data = data
 
     def __str__(self) -> str:
         name = self.status.name if isinstance(self.status, NtStatus) else f"0x{self.status:08x}"

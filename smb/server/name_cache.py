@@ -1,0 +1,97 @@
+"""Names without regard to case, for clients that expect it of every file system.
+
+A directory is read once and then known for a while: a client that creates a thousand files looks for each
+name first, and each of these searches would read the whole directory. Exact names are always asked of the
+file system itself, so the cache can only fail to find another spelling that somebody else made just now.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from quicfs.vfs import FileKind, FileSystem, FsError, Node, Status
+
+__all__ = ["NameCache"]
+
+_LIFETIME_S: Final = 5.0
+_MAX_DIRECTORIES: Final = 64
+_MAX_NAMES: Final = 100_000  # a directory beyond that is searched case-sensitively
+_PAGE: Final = 4096
+
+
+class NameCache:
+    """For one file system. Paths are the contract's."""
+
+    def __init__(self, fs: FileSystem) -> None:
+        self._fs = fs
+        self._directories: dict[str, tuple[float, dict[str, str]]] = {}
+
+    async def resolve(self, path: str) -> str:
+        """`path` as it is spelled; the components from the first that nobody spells so stay as they are."""
+        found = ""
+        components = path.split("/")
+        for index, name in enumerate(components):
+            spelled = await self._spelling(found, name)
+            if spelled is None:
+                return "/".join([found, *components[index:]]) if found else "/".join(components[index:])
+            found = f"{found}/{spelled}" if found else spelled
+        return found
+
+    def created(self, path: str) -> None:
+        directory, _, name = path.rpartition("/")
+        known = self._directories.get(directory)
+        if known is not None:
+            known[1][name.casefold()] = name
+
+    def removed(self, path: str) -> None:
+        directory, _, name = path.rpartition("/")
+        known = self._directories.get(directory)
+        if known is not None:
+            known[1].pop(name.casefold(), None)
+        self._directories.pop(path, None)
+
+    def renamed(self, old: str, new: str) -> None:
+        self.removed(old)
+        self.created(new)
+        prefix = old + "/"
+        for directory in [known for known in self._directories if known.startswith(prefix)]:
+            del self._directories[directory]
+
+    async def _spelling(self, directory: str, name: str) -> str | None:
+        path = f"{directory}/{name}" if directory else name
+        try:
+            await self._fs.lookup(self._fs.root, path)
+        except FsError as error:
+            if error.status not in (Status.NOT_FOUND, Status.NOT_DIR):
+                raise
+        else:
+            return name
+        return (await self._names(directory)).get(name.casefold())
+
+    async def _names(self, directory: str) -> dict[str, str]:
+        now = time.monotonic()
+        known = self._directories.get(directory)
+        if known is not None and known[0] > now:
+            return known[1]
+        names: dict[str, str] = {}
+        node, attr = await self._fs.lookup(self._fs.root, directory, follow=True)
+        if attr.kind is FileKind.DIRECTORY:
+            names = await self._read(node)
+        self._directories.pop(directory, None)
+        while len(self._directories) >= _MAX_DIRECTORIES:
+            del self._directories[next(iter(self._directories))]
+        self._directories[directory] = (time.monotonic() + _LIFETIME_S, names)
+        return names
+
+    async def _read(self, node: Node) -> dict[str, str]:
+        names: dict[str, str] = {}
+        cookie = 0
+        while len(names) < _MAX_NAMES:
+            page = await self._fs.readdir(node, cookie, _PAGE)
+            for entry in page.entries:
+                names.setdefault(entry.name.casefold(), entry.name)
+            if page.eof or not page.entries:
+                break
+            cookie = page.entries[-1].cookie
+        return names
