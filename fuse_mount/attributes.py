@@ -14,8 +14,8 @@ UTIME_NOW: Final = (1 << 30) - 1  # utimensat(2), in tv_nsec
 UTIME_OMIT: Final = (1 << 30) - 2
 _NANO: Final = 1_000_000_000
 
-_SERVED_XATTRS: Final = "user."
-"""The other name spaces are the kernel's own: it asks for security.capability before every write, and ls
+SERVED_XATTRS: Final = b"user."
+"""The only name space that is passed on. The other name spaces are the kernel's own: it asks for security.capability before every write, and ls
 asks for ACLs. What they say about a remote file has no meaning here, so no round trip is spent on it."""
 
 
@@ -122,11 +122,11 @@ class Attributes:
         return os.fsencode(context.on_node(path, context.fs.readlink))
 
     def getxattr(self, path: bytes, name: bytes) -> bytes:
-        return self._context.on_node(path, self._context.fs.getxattr, _xattr_name(name))
+        return self._context.on_node(path, self._context.fs.getxattr, os.fsdecode(name))
 
     def setxattr(self, path: bytes, name: bytes, value: bytes, flags: int) -> None:
         context = self._context
-        if not name.startswith(_SERVED_XATTRS.encode()):
+        if not name.startswith(SERVED_XATTRS):
             raise FsError(Status.NOT_SUPPORTED)
         try:
             context.on_node(
@@ -144,21 +144,17 @@ class Attributes:
         """The names, each with a NUL after it."""
         context = self._context
         names = context.on_node(path, context.fs.listxattr)
-        return b"".join(os.fsencode(name) + b"\0" for name in names if name.startswith(_SERVED_XATTRS))
+        served = filter(lambda name: name.startswith(SERVED_XATTRS), map(os.fsencode, names))
+        return b"".join(name + b"\0" for name in served)
 
     def removexattr(self, path: bytes, name: bytes) -> None:
         context = self._context
+        if not name.startswith(SERVED_XATTRS):
+            raise FsError(Status.NO_DATA)
         try:
-            context.on_node(path, context.fs.removexattr, _xattr_name(name))
+            context.on_node(path, context.fs.removexattr, os.fsdecode(name))
         finally:
             context.changed(path)
-
-
-def _xattr_name(name: bytes) -> str:
-    text = os.fsdecode(name)
-    if not text.startswith(_SERVED_XATTRS):
-        raise FsError(Status.NO_DATA)
-    return text
 
 
 def _time(value: tuple[int, int]) -> int | None:

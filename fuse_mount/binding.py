@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from quicfs.fuse_mount.attributes import Attributes
+from quicfs.fuse_mount.attributes import SERVED_XATTRS, Attributes
 from quicfs.fuse_mount.context import Context
 from quicfs.fuse_mount.crossing import CallAbandoned
 from quicfs.fuse_mount.directories import Directories
@@ -172,6 +172,8 @@ class Binding:
         self._attributes.setxattr(path, name, ctypes.string_at(value, size) if size else b"", flags)
 
     def _getxattr(self, path: bytes, name: bytes, buffer: int | None, size: int) -> int:
+        if not name.startswith(SERVED_XATTRS):
+            return -errno.ENODATA  # the kernel asks for security.capability before every write
         return _give(self._attributes.getxattr(path, name), buffer, size)
 
     def _listxattr(self, path: bytes, buffer: int | None, size: int) -> int:

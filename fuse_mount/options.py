@@ -38,7 +38,7 @@ class MountOptions:
     writeback: int = 8 * MAX_IO  # on the way to the server for one open file; 0: write through
     total_buffers: int = 64 * MAX_IO  # both, for the whole mount
 
-    min_threads: int = 4
+    min_threads: int = 2
     max_threads: int = 32
 
 
