@@ -32,6 +32,8 @@ COPY_PIECE: Final = 16 << 20
 BIG_TRUNCATION: Final = 64 << 20
 """Giving back more than this takes the disk long enough for the thread pool."""
 
+_MEMORY: Final = frozenset((0x01021994, 0x858458F6))  # TMPFS_MAGIC, RAMFS_MAGIC of statfs(2)
+
 
 @dataclass(slots=True)
 class FileContext:
@@ -41,8 +43,8 @@ class FileContext:
     pool: Executor
     read_only: bool
     wakeups: Wakeups = field(default_factory=Wakeups)
-    no_nowait: set[int] = field(default_factory=set)
-    """Devices whose file system knows no RWF_NOWAIT."""
+    no_nowait: dict[int, bool] = field(default_factory=dict)
+    """Devices whose file system knows no RWF_NOWAIT, and whether it lives in memory, so that reads never wait."""
 
 
 class LocalFile(OpenFile):
@@ -77,8 +79,11 @@ class LocalFile(OpenFile):
         buffer = bytearray(length)
         done = 0
         try:
-            if self._node.key.device not in self._context.no_nowait:
+            in_memory = self._context.no_nowait.get(self._node.key.device)
+            if in_memory is None:
                 done = self._read_cached(fd, buffer, offset)
+            elif in_memory:
+                return memoryview(buffer)[: _read_fully(fd, memoryview(buffer), offset)]
             if done < length:
                 rest = memoryview(buffer)[done:]
                 done += await self._descriptor.run(self._context.pool, _read_fully, rest, offset + done)
@@ -95,7 +100,7 @@ class LocalFile(OpenFile):
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
-            self._context.no_nowait.add(self._node.key.device)
+            self._context.no_nowait[self._node.key.device] = syscalls.statfs_type(fd) in _MEMORY
             return 0
 
     async def write(self, offset: int, data: bytes | memoryview, *, stable: bool = False) -> int:

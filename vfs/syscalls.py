@@ -118,6 +118,17 @@ def inotify_rm_watch(fd: int, watch: int) -> None:
         raise last_error()
 
 
+_STATFS_SIZE: Final = 256  # larger than struct statfs anywhere
+
+
+def statfs_type(fd: int) -> int:
+    """f_type of fstatfs(2)."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _libc.fstatfs(fd, buffer):
+        raise last_error()
+    return ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF
+
+
 def syncfs(fd: int) -> None:
     """syncfs(2): everything of the file system that `fd` is on."""
     if _libc.syncfs(fd):

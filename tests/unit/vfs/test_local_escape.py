@@ -42,7 +42,7 @@ def test_symbolic_links_out_of_the_tree(share) -> None:
             assert attr.kind is FileKind.SYMLINK and await tree.readlink(node) == where
             await share.fails(Status.INVALID, tree.setattr(node, SetAttr(size=0)))
             await share.fails(Status.NOT_SUPPORTED, tree.setattr(node, SetAttr(mode=0o777)))
-            await tree.setattr(node, SetAttr(mtime_ns=1, uid=12345))
+            await tree.setattr(node, SetAttr(mtime_ns=1, uid=12345 if os.geteuid() == 0 else None))
             await share.fails(Status.NOT_DIR, tree.readdir(node))
             await share.fails(Status.NOT_PERMITTED, tree.setxattr(node, "user.x", b""))
         for name in ("updir", "absdir"):

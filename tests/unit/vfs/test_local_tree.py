@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
+import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -373,6 +376,26 @@ def test_read_only(share) -> None:
 
     share.run(scenario, read_only=True)
     assert (share.path / "f").stat().st_ctime_ns == before.st_ctime_ns
+
+
+def test_memory_file_systems(share) -> None:
+    """tmpfs knows no RWF_NOWAIT."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+
+    async def main() -> None:
+        tree = LocalTree(folder)
+        file, _, _ = await tree.open(tree.root, "f", NEW)
+        await file.write(0, b"12345")
+        for _ in range(2):
+            assert bytes(await file.read(1, 100)) == b"2345"
+        await file.close()
+        assert [e.name for e in (await tree.readdir(tree.root)).entries] == ["f"]
+        await tree.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_statfs(share) -> None:
