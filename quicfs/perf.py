@@ -65,7 +65,7 @@ async def serve(listen: Address, agent: AgentOptions) -> None:
         net = await cleanup.enter_async_context(server_net(agent))
         listener = await listen_streams(net, listen, ALPN, _answer)
         cleanup.push_async_callback(listener.aclose)
-        client = f"quicfs perf client {reachable(listener.address)}{trust}"
+        client = f"quicfs perf client {reachable(listen, listener.address.port)}{trust}"
         announce(f"measuring on UDP {listener.address}; run: {client}")
         await told.wait()
 

@@ -16,8 +16,7 @@ from quicfs.quic import listen_streams
 from quicfs.service import announce, reachable, tell_service_manager, told_to_stop
 from quicfs.smb.auth import NtlmAuthenticator
 from quicfs.smb.ntlm import TargetNames
-from quicfs.smb.server.server import SmbServer
-from quicfs.smb.server.shares import Share
+from quicfs.smb.server import Share, SmbServer
 from quicfs.smb.tcp import listen_tcp
 from quicfs.smb.users import UserDb
 from quicfs.url import Address, Url
@@ -50,13 +49,12 @@ async def serve_until_told(options: ServeOptions) -> None:
         cleanup.push_async_callback(tree.close)
         authenticator = NtlmAuthenticator(users, TargetNames(socket.gethostname().partition(".")[0]))
         share = Share(name, tree, read_only=options.read_only)
-        server = SmbServer({name: share}, authenticator, allow_guest=options.guest)
-        cleanup.push_async_callback(server.aclose)
+        server = SmbServer({name: share}, authenticator, guest=options.guest)
 
         net = await cleanup.enter_async_context(server_net(options.agent))
         listener = await listen_streams(net, options.listen, ALPN, server.serve_stream)
         cleanup.push_async_callback(listener.aclose)
-        url = Url(reachable(listener.address), name)
+        url = Url(reachable(options.listen, listener.address.port), name)
         also = ""
         if options.tcp is not None:
             tcp = await listen_tcp(options.tcp.host or None, options.tcp.port, server.serve_stream)

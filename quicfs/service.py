@@ -38,8 +38,6 @@ def tell_service_manager(state: str) -> None:
         sock.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
 
 
-def reachable(address: Address) -> Address:
-    """What a client would write for where we listen: this machine's name for "all addresses"."""
-    if address.host in {"::", "0.0.0.0"}:
-        return Address(socket.gethostname(), address.port)
-    return address
+def reachable(asked: Address, port: int) -> Address:
+    """What a client would write for where we were `asked` to listen: this machine's name for "all addresses"."""
+    return Address(socket.gethostname() if asked.host in {"::", "0.0.0.0"} else asked.host, port)
