@@ -32,7 +32,7 @@ class InQueue:
         end = offset + len(data)
         self.highest = max(self.highest, end)
         contiguous = self.contiguous
-        if end <= contiguous:
+        if end <= contiguous or not data:
             return False
         if offset > contiguous:
             self._keep(offset, data)

@@ -171,8 +171,7 @@ class RecvPart:
             raise ProtocolViolation(TransportErrorCode.FINAL_SIZE_ERROR, "final size below data", 0x08)
         grown = max(0, end - self.queue.highest)
         if self.state in (RecvState.RECV, RecvState.SIZE_KNOWN):
-            if data:
-                self.queue.insert(offset, data)
+            self.queue.insert(offset, data)
             if fin:
                 self.final_size = end
                 self.state = RecvState.SIZE_KNOWN

@@ -17,7 +17,7 @@ from quicfs.transport.handshake_errors import handshake_error, peer_alert_error
 from quicfs.transport.uapi import AuthMode, ConnectionClose, HandlerClass, MessageType, SockOpt
 from quicfs.transport.wire import descriptor as calls
 from quicfs.transport.wire import netlink
-from quicfs.transport.wire.descriptor import Message, Op
+from quicfs.transport.wire.descriptor import Op, Record
 
 NAME = "klab.test"
 PATIENCE_S = 10
@@ -99,12 +99,16 @@ class Descriptor:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.sock.setblocking(False)
+        self._records: list[Record] = []
 
-    async def read(self) -> Message:
+    async def read(self) -> Record:
         loop = asyncio.get_running_loop()
-        return calls.parse(await asyncio.wait_for(loop.sock_recv(self.sock, calls.MAX_MESSAGE), PATIENCE_S))
+        if not self._records:
+            data = await asyncio.wait_for(loop.sock_recv(self.sock, calls.MAX_MESSAGE), PATIENCE_S)
+            self._records += calls.parse(data)
+        return self._records.pop(0)
 
-    async def call(self, message: Message) -> Message:
+    async def call(self, message: Record) -> Record:
         self.sock.send(calls.build(message))
         while (reply := await self.read()).op is not Op.REPLY:
             pass
@@ -149,16 +153,16 @@ def test_whole_contract() -> None:
         assert request == netlink.Request(
             request.sockfd, MessageType.CLIENTHELLO, NAME, 4321, 5, AuthMode.X509, (6,)
         )
-        assert await descriptor.read() == Message(Op.RECVMSG, level=1, payload=b"came before")
+        assert await descriptor.read() == Record(Op.RECVMSG, level=1, payload=b"came before")
         assert port.reader is not None
         port.reader(2, b"x" * (calls.MAX_PAYLOAD + 1))
         assert [len((await descriptor.read()).payload) for _ in range(2)] == [calls.MAX_PAYLOAD, 1]
 
-        got = await descriptor.call(Message(Op.GETSOCKOPT, optname=SockOpt.ALPN, seq=1))
+        got = await descriptor.call(Record(Op.GETSOCKOPT, optname=SockOpt.ALPN, seq=1))
         assert (got.errno, got.payload) == (0, b"smb")
-        done = await descriptor.call(Message(Op.SETSOCKOPT, optname=SockOpt.ALPN, seq=2, payload=b"smb"))
+        done = await descriptor.call(Record(Op.SETSOCKOPT, optname=SockOpt.ALPN, seq=2, payload=b"smb"))
         assert done.errno == 0
-        assert (await descriptor.call(Message(Op.SENDMSG, level=2, seq=3, payload=b"fin"))).errno == 0
+        assert (await descriptor.call(Record(Op.SENDMSG, level=2, seq=3, payload=b"fin"))).errno == 0
         assert port.set == [(SockOpt.ALPN, b"smb")]
         assert port.sent == [(2, b"fin")]
 
@@ -166,7 +170,7 @@ def test_whole_contract() -> None:
         assert await outcome == HandshakeResult(0, (8, 9))
         assert port.reader is None
         with pytest.raises(OSError, match=r"pipe|reset"):
-            await descriptor.call(Message(Op.GETSOCKOPT, optname=SockOpt.ALPN, seq=4))
+            await descriptor.call(Record(Op.GETSOCKOPT, optname=SockOpt.ALPN, seq=4))
         descriptor.close()
         agent.close()
 
@@ -179,12 +183,12 @@ def test_calls_that_fail() -> None:
         outcome = file(net, port)
         request, descriptor = await agent.take()
         for call, code in (
-            (Message(Op.GETSOCKOPT, optname=SockOpt.CONFIG, seq=1), errno.ENOPROTOOPT),  # the port's word
-            (Message(Op.GETSOCKOPT, optname=SockOpt.CRYPTO_SECRET, seq=2), errno.ENOPROTOOPT),
-            (Message(Op.SETSOCKOPT, optname=SockOpt.CONFIG, seq=3, payload=b"x"), errno.ENOPROTOOPT),
-            (Message(Op.SETSOCKOPT, optname=999, seq=4, payload=b"x"), errno.ENOPROTOOPT),
-            (Message(Op.SETSOCKOPT, optname=SockOpt.ALPN, seq=5, payload=b"bad"), errno.EINVAL),
-            (Message(Op.SETSOCKOPT, optname=SockOpt.CONNECTION_CLOSE, seq=6, payload=b"?"), errno.EINVAL),
+            (Record(Op.GETSOCKOPT, optname=SockOpt.CONFIG, seq=1), errno.ENOPROTOOPT),  # the port's word
+            (Record(Op.GETSOCKOPT, optname=SockOpt.CRYPTO_SECRET, seq=2), errno.ENOPROTOOPT),
+            (Record(Op.SETSOCKOPT, optname=SockOpt.CONFIG, seq=3, payload=b"x"), errno.ENOPROTOOPT),
+            (Record(Op.SETSOCKOPT, optname=999, seq=4, payload=b"x"), errno.ENOPROTOOPT),
+            (Record(Op.SETSOCKOPT, optname=SockOpt.ALPN, seq=5, payload=b"bad"), errno.EINVAL),
+            (Record(Op.SETSOCKOPT, optname=SockOpt.CONNECTION_CLOSE, seq=6, payload=b"?"), errno.EINVAL),
         ):
             assert (await descriptor.call(call)).errno == code, call
         assert port.set == []
@@ -201,7 +205,7 @@ def test_mistake_in_the_port_reaches_who_asked() -> None:
         agent, port = Agent(net), Port()
         outcome = file(net, port)
         _, descriptor = await agent.take()
-        descriptor.sock.send(calls.build(Message(Op.SETSOCKOPT, optname=SockOpt.ALPN, seq=1, payload=b"bug")))
+        descriptor.sock.send(calls.build(Record(Op.SETSOCKOPT, optname=SockOpt.ALPN, seq=1, payload=b"bug")))
         with pytest.raises(ZeroDivisionError):
             await outcome
         descriptor.close()
@@ -216,7 +220,7 @@ def test_reason_comes_before_done() -> None:
         outcome = file(net, port)
         request, descriptor = await agent.take()
         close = ConnectionClose(0x100 + 45, 6, b"certificate of klab.test has expired")
-        call = Message(Op.SETSOCKOPT, optname=SockOpt.CONNECTION_CLOSE, seq=1, payload=close.pack())
+        call = Record(Op.SETSOCKOPT, optname=SockOpt.CONNECTION_CLOSE, seq=1, payload=close.pack())
         assert (await descriptor.call(call)).errno == 0
         agent.send(netlink.Done(errno.EKEYEXPIRED, request.sockfd))
         descriptor.close()
@@ -458,7 +462,7 @@ def test_garbage_on_the_bus(garbage: bytes) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"x", b"\xff" * 100, bytes(40000), calls.build(Message(Op.REPLY, seq=1))],
+    [b"x", b"\xff" * 100, bytes(70000), calls.build(Record(Op.REPLY, seq=1))],
     ids=["short", "ones", "too long", "a reply"],
 )
 def test_garbage_on_the_descriptor(garbage: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -137,39 +138,48 @@ def test_number_that_does_not_fit() -> None:
         netlink.build(netlink.Request(1 << 40))
 
 
-MESSAGES = [
-    descriptor.Message(descriptor.Op.GETSOCKOPT, optname=SockOpt.ALPN, seq=1),
-    descriptor.Message(descriptor.Op.SETSOCKOPT, optname=SockOpt.CRYPTO_SECRET, seq=2, payload=b"s" * 56),
-    descriptor.Message(descriptor.Op.SENDMSG, level=CryptoLevel.HANDSHAKE, seq=3, payload=b"finished"),
-    descriptor.Message(descriptor.Op.REPLY, seq=1, payload=b"smb"),
-    descriptor.Message(descriptor.Op.REPLY, seq=2, errno=22),
-    descriptor.Message(descriptor.Op.RECVMSG, level=CryptoLevel.INITIAL, payload=b"hello"),
+RECORDS = [
+    descriptor.Record(descriptor.Op.GETSOCKOPT, optname=SockOpt.ALPN, seq=1),
+    descriptor.Record(descriptor.Op.SETSOCKOPT, optname=SockOpt.CRYPTO_SECRET, seq=2, payload=b"s" * 56),
+    descriptor.Record(descriptor.Op.SENDMSG, level=CryptoLevel.HANDSHAKE, seq=3, payload=b"finished"),
+    descriptor.Record(descriptor.Op.REPLY, seq=1, payload=b"smb"),
+    descriptor.Record(descriptor.Op.REPLY, seq=2, errno=22),
+    descriptor.Record(descriptor.Op.RECVMSG, level=CryptoLevel.INITIAL, payload=b"hello"),
 ]
 
 
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda m: m.op.name)
-def test_descriptor_round_trip(message: descriptor.Message) -> None:
-    assert descriptor.parse(descriptor.build(message)) == message
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.op.name)
+def test_descriptor_round_trip(record: descriptor.Record) -> None:
+    assert descriptor.parse(descriptor.build(record)) == [record]
+
+
+def test_descriptor_records_travel_together() -> None:
+    (message,) = descriptor.messages(map(descriptor.build, RECORDS))
+    assert descriptor.parse(message) == RECORDS
+    many = list(descriptor.messages([descriptor.build(RECORDS[2])] * (descriptor.MAX_RECORDS + 1)))
+    assert [len(descriptor.parse(message)) for message in many] == [descriptor.MAX_RECORDS, 1]
+    assert list(descriptor.messages([])) == []
 
 
 def test_descriptor_header_layout() -> None:
-    raw = descriptor.build(MESSAGES[2])
-    assert (
-        raw == bytes([3, 2]) + (0).to_bytes(2, "little") + (3).to_bytes(4, "little") + bytes(4) + b"finished"
-    )
+    raw = descriptor.build(RECORDS[2])
+    assert raw == struct.pack("=BBHIII", 3, 2, 0, 3, 0, 8) + b"finished"
 
 
 @pytest.mark.parametrize(
     ("raw", "why"),
     [
         (b"", "0 bytes"),
-        (bytes(11), "11 bytes"),
-        (bytes(12), "operation 0"),
-        (b"\x06" + bytes(11), "operation 6"),
-        (b"\x03\x04" + bytes(11), "level 4"),
-        (b"\x05\x01" + bytes(10), "CRYPTO data of 0"),
-        (b"\x01" + bytes(12), "no value"),
-        (b"\x02" + bytes(descriptor.MAX_MESSAGE), "bytes"),
+        (bytes(15), "15 bytes"),
+        (bytes(16), "operation 0"),
+        (struct.pack("=BBHIII", 6, 0, 0, 1, 0, 0), "operation 6"),
+        (struct.pack("=BBHIII", 3, 4, 0, 1, 0, 1) + b"x", "level 4"),
+        (struct.pack("=BBHIII", 5, 1, 0, 0, 0, 0), "CRYPTO data of 0"),
+        (struct.pack("=BBHIII", 1, 0, 11, 1, 0, 1) + b"x", "no value"),
+        (struct.pack("=BBHIII", 2, 0, 11, 1, 0, 2) + b"x", "payload of 2"),
+        (struct.pack("=BBHIII", 2, 0, 11, 1, 0, 16385) + bytes(16385), "payload of 16385"),
+        (descriptor.build(RECORDS[0]) + b"x", "bytes"),
+        (descriptor.build(RECORDS[0]) * (descriptor.MAX_RECORDS + 1), "64 records"),
     ],
 )
 def test_descriptor_refused(raw: bytes, why: str) -> None:
@@ -177,22 +187,24 @@ def test_descriptor_refused(raw: bytes, why: str) -> None:
         descriptor.parse(raw)
 
 
-@given(st.binary(max_size=64))
-def test_descriptor_garbage(raw: bytes) -> None:
+@given(st.lists(st.sampled_from(RECORDS), max_size=4), st.binary(max_size=64), st.integers(0, 200))
+def test_descriptor_garbage(records: list[descriptor.Record], tail: bytes, cut: int) -> None:
+    raw = (b"".join(map(descriptor.build, records)) + tail)[:cut]
     try:
-        message = descriptor.parse(raw)
+        parsed = descriptor.parse(raw)
     except ValueError:
         return
-    assert descriptor.parse(descriptor.build(message)) == message
+    assert b"".join(map(descriptor.build, parsed)) == raw
 
 
 def test_long_crypto_data_is_split() -> None:
     data = os.urandom(2 * descriptor.MAX_PAYLOAD + 1)
-    pieces = [descriptor.parse(p) for p in descriptor.build_crypto(descriptor.Op.SENDMSG, 2, data, seq=7)]
-    assert [p.seq for p in pieces] == [7, 8, 9]
-    assert b"".join(p.payload for p in pieces) == data
+    records = descriptor.build_crypto(descriptor.Op.SENDMSG, 2, data, seq=7)
+    parsed = [record for message in descriptor.messages(records) for record in descriptor.parse(message)]
+    assert [record.seq for record in parsed] == [7, 8, 9]
+    assert b"".join(record.payload for record in parsed) == data
     with pytest.raises(ValueError, match="at most"):
-        descriptor.build(descriptor.Message(descriptor.Op.SENDMSG, payload=data))
+        descriptor.build(descriptor.Record(descriptor.Op.SENDMSG, payload=data))
 
 
 class Ends:

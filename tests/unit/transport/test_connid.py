@@ -1,0 +1,75 @@
+"""Connection IDs (RFC 9000 §5.1, §19.15, §19.16)."""
+
+from __future__ import annotations
+
+import pytest
+
+from quicfs.transport import limits
+from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
+from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+
+
+def cid(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def token(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def test_issue_and_retire() -> None:
+    ours = LocalConnectionIds(cid(0), token(0))
+    assert ours.wanted(100) == limits.MAX_ACTIVE_LOCAL_CIDS - 1
+    assert ours.wanted(2) == 1
+    issued = ours.issue(cid(1), token(1))
+    ours.handle_retire(0, used=cid(1))
+    ours.handle_retire(0, used=cid(1))  # repeated: nothing more
+    assert ours.retired == [cid(0)] and ours.get(0) is None and ours.get(1) == issued
+    for sequence, used in ((2, cid(1)), (1, cid(1))):
+        with pytest.raises(ProtocolViolation) as caught:
+            ours.handle_retire(sequence, used)
+        assert caught.value.code == TransportErrorCode.PROTOCOL_VIOLATION
+
+
+def test_retire_prior_to_moves_on() -> None:
+    peer = PeerConnectionIds(cid(0))
+    peer.handle_new(1, 0, cid(1), token(1))
+    assert peer.current.cid == cid(0)
+    peer.handle_new(2, 2, cid(2), token(2))
+    assert peer.current.cid == cid(2) and sorted(peer.to_retire) == [0, 1]
+    assert peer.reset_tokens == [token(2)]
+    peer.handle_new(1, 0, cid(1), token(1))  # late: retired at once, and only once
+    assert sorted(peer.to_retire) == [0, 1]
+
+
+def test_an_id_keeps_its_meaning() -> None:
+    peer = PeerConnectionIds(cid(0))
+    peer.handle_new(1, 0, cid(1), token(1))
+    peer.handle_new(1, 0, cid(1), token(1))
+    for arguments in ((1, 0, cid(9), token(1)), (1, 0, cid(1), token(9)), (3, 0, cid(1), token(3))):
+        with pytest.raises(ProtocolViolation):
+            peer.handle_new(*arguments)
+
+
+def test_too_many() -> None:
+    peer = PeerConnectionIds(cid(0))
+    with pytest.raises(ProtocolViolation) as caught:
+        for number in range(1, limits.MAX_ACTIVE_PEER_CIDS + 1):
+            peer.handle_new(number, 0, cid(number), token(number))
+    assert caught.value.code == TransportErrorCode.CONNECTION_ID_LIMIT_ERROR
+
+
+def test_flood_of_retirements_ends() -> None:
+    """CVE-2024-22189: the peer makes us retire and does not acknowledge."""
+    peer = PeerConnectionIds(cid(0))
+    with pytest.raises(ProtocolViolation) as caught:
+        for number in range(1, 1000):
+            peer.handle_new(number, number, cid(number), token(number))
+    assert caught.value.code == TransportErrorCode.CONNECTION_ID_LIMIT_ERROR
+    assert len(peer.to_retire) <= limits.MAX_RETIRED_UNACKED
+    calm = PeerConnectionIds(cid(0))
+    for number in range(1, 1000):
+        calm.handle_new(number, number, cid(number), token(number))
+        for sequence in calm.to_retire:
+            calm.on_retirement_acked(sequence)
+        calm.to_retire.clear()
