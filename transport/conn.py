@@ -303,6 +303,16 @@ class Connection:
         if not space.discarded:
             space.crypto_out.write(data)
 
+    def deliver_crypto(self, level: int, data: bytes) -> None:
+        """CRYPTO bytes in order, for whoever does the handshake."""
+        # RFC 9000 §7.5: nobody has taken what came before -> CRYPTO_BUFFER_EXCEEDED
+        waiting = sum(len(piece) for _, piece in self.crypto_received)
+        if waiting + len(data) > limits.MAX_CRYPTO_BUFFER:
+            raise ProtocolViolation(
+                TransportErrorCode.CRYPTO_BUFFER_EXCEEDED, "too much CRYPTO data", FrameType.CRYPTO
+            )
+        self.crypto_received.append((level, data))
+
     def set_peer_parameters(self, data: bytes) -> None:
         """The peer's transport parameters as TLS delivered them; raises ProtocolViolation."""
         peer = transport_param.decode(data, from_server=not self.is_server)

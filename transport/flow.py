@@ -34,11 +34,19 @@ class ReceiveWindow:
 class SendCredit:
     """How far we may send, as the peer said."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("_reported", "limit", "used")
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
         self.used = 0
+        self._reported = -1
+
+    def is_news(self) -> bool:
+        """Whether the peer has not been told yet that this limit stops us; it counts as told from now on."""
+        if self._reported == self.limit:
+            return False
+        self._reported = self.limit
+        return True
 
     @property
     def available(self) -> int:

@@ -75,7 +75,7 @@ def _ack_acked(conn: Connection, space: PacketNumberSpace, largest: int) -> None
 def _process_crypto(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
     data = space.handle_crypto(frame.offset, bytes(frame.data))
     if data:
-        conn.crypto_received.append((space.level, data))
+        conn.deliver_crypto(space.level, data)
 
 
 def _crypto_acked(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:

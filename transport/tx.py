@@ -36,6 +36,7 @@ from quicfs.transport.varint import encode
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
     from quicfs.transport.pnspace import PacketNumberSpace
+    from quicfs.transport.stream import Stream
 
 _STREAM_OFF: Final = 0x0C  # STREAM with OFF, without LEN: the data end where the packet ends
 _OFFSET_8: Final = 0xC0 << 56  # the 8-byte form of a variable-length integer
@@ -58,8 +59,10 @@ def poll_transmit(conn: Connection, now: float, buffer: memoryview) -> Transmit 
 
 
 def _handshake_datagram(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
-    size = min(limits.MIN_INITIAL_DATAGRAM, conn.path.allowance())
-    room = size
+    # RFC 9000 §8.1: a datagram that would have to be cut short waits until the client was heard again
+    room = limits.MIN_INITIAL_DATAGRAM
+    if conn.path.allowance() < room:
+        return None
     packets: list[tuple[PacketNumberSpace, LongPacket]] = []
     dcid = conn.peer_cids.current.cid
     for space in (conn.initial, conn.handshake):
@@ -265,8 +268,7 @@ def _bulk(
             marked=marked,
         ),
     )
-    conn.streams.update_ready(stream)
-    conn.streams.rotate(stream)
+    _end_turn(conn, stream)
     return count
 
 
@@ -328,8 +330,10 @@ def _add_streams(conn: Connection, builder: PacketBuilder) -> None:
         send = stream.send
         assert send is not None
         chunk = send.next_chunk(builder.room, streams.send_credit.available)
-        if chunk is None:
-            streams.rotate(stream)  # the connection's credit is used up
+        if chunk is None:  # the connection's credit is used up
+            if streams.send_credit.is_news():
+                conn.queue_control(FrameType.DATA_BLOCKED, None)
+            streams.rotate(stream)
             continue
         offset, length, _ = chunk
         header = write_stream_header(stream.stream_id, offset, None, False)
@@ -349,8 +353,16 @@ def _add_streams(conn: Connection, builder: PacketBuilder) -> None:
         data = send.queue.view(offset, length) if length else memoryview(b"")
         streams.send_credit.used += send.mark_sent(offset, stop, fin)
         builder.add_with_data(header, data, (FrameType.STREAM, (stream, offset, stop, fin)))
-        streams.update_ready(stream)
-        streams.rotate(stream)
+        _end_turn(conn, stream)
+
+
+def _end_turn(conn: Connection, stream: Stream) -> None:
+    """Next stream; a peer whose limit stops us hears of it once per limit (RFC 9000 §4.1)."""
+    conn.streams.update_ready(stream)
+    conn.streams.rotate(stream)
+    send = stream.send
+    if send is not None and send.blocked() and send.credit.is_news():
+        conn.queue_control(FrameType.STREAM_DATA_BLOCKED, stream)
 
 
 def _note_limits(conn: Connection, now: float, *, full: bool) -> None:
