@@ -236,11 +236,25 @@ def test_renewed_certificate(tmp_path: Path) -> None:
     assert call(DEPLOY / "certbot-hook", env={"PATH": env["PATH"]}).returncode != 0
 
 
+def test_every_package_is_installed() -> None:
+    """An editable installation works without this, and any other does not."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    links = [ROOT / "quicfs", *(path for path in (ROOT / "quicfs").iterdir() if path.is_symlink())]
+    found = set()
+    for link in links:
+        for init in link.resolve().rglob("__init__.py"):
+            below = init.parent.relative_to(link.resolve())
+            found.add(".".join([*link.relative_to(ROOT).parts, *below.parts]))
+    assert found == listed
+
+
 def test_container_has_every_package() -> None:
     text = (DEPLOY / "Containerfile").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     for package in project["tool"]["setuptools"]["packages"]:
-        folder = package.split(".")[1] if "." in package and package != "quicfs.commands" else "quicfs"
+        below = package.split(".")[1:2]
+        folder = below[0] if below and (ROOT / "quicfs" / below[0]).is_symlink() else "quicfs"
         assert f"COPY {folder} {folder}\n" in text, folder
     for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
         for source in line.split():
