@@ -23,7 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     where.add_argument("--bus-fd", type=int, metavar="N", help="serve the consumer at this inherited socket")
     parser.add_argument(
-        "--ready-fd", type=int, metavar="N", help="write a byte to this inherited pipe when ready, and close it"
+        "--ready-fd",
+        type=int,
+        metavar="N",
+        help="write a byte to this inherited pipe when ready, and close it",
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")

@@ -26,6 +26,8 @@ from quicfs.transport.wire.netlink import Request
 _log = logging.getLogger("quicfs.handshake_agent")
 
 MAX_BUSES = 256
+MAX_WAITING = 65536
+"""READYs of one consumer that are remembered while all places are taken."""
 _LISTEN_BACKLOG = 64
 _SOCKET_MODE = 0o660
 """Whoever can connect may use our certificates: the owner and the group of the socket."""
@@ -43,7 +45,7 @@ class Agent:
         self._handshaker = Handshaker(config)
         self._handshaker.preload()
         self._buses: dict[Bus, int] = {}  # with the number of ACCEPTs that were not answered
-        self._waiting: dict[Bus, None] = {}  # in the order in which they said READY while we were busy
+        self._waiting: dict[Bus, int] = {}  # with the number of READYs that were not followed up
         self._tasks: set[asyncio.Task[None]] = set()
         self.idle = asyncio.Event()
         """Set while no bus is attached."""
@@ -68,7 +70,7 @@ class Agent:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def on_ready(self, bus: Bus) -> None:
-        self._waiting[bus] = None
+        self._waiting[bus] = min(self._waiting.get(bus, 0) + 1, MAX_WAITING)
         self._accept_more()
 
     def on_request(self, bus: Bus, request: Request, fd: int) -> None:
@@ -76,7 +78,6 @@ class Agent:
             os.close(fd)
             raise ValueError("a request that was not asked for")
         self._buses[bus] -= 1
-        self._waiting[bus] = None  # there may be more where this came from
         task = asyncio.create_task(self._serve(bus, request, fd))
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -85,6 +86,7 @@ class Agent:
     def on_nothing(self, bus: Bus) -> None:
         if self._buses[bus]:
             self._buses[bus] -= 1
+        self._waiting.pop(bus, None)
         self._accept_more()
 
     def on_bus_closed(self, bus: Bus) -> None:
@@ -95,10 +97,12 @@ class Agent:
         self._accept_more()
 
     def _accept_more(self) -> None:
-        """One ACCEPT for each free place and waiting bus."""
+        """One ACCEPT for each READY as long as there are free places, from all buses in turn."""
         while self._waiting and len(self._tasks) + sum(self._buses.values()) < self._config.max_handshakes:
             bus = next(iter(self._waiting))
-            del self._waiting[bus]
+            readies = self._waiting.pop(bus)
+            if readies > 1:
+                self._waiting[bus] = readies - 1
             self._buses[bus] += 1
             bus.accept()
 

@@ -16,15 +16,15 @@ from typing import Final, Protocol
 
 from quicfs.transport.wire import descriptor as wire
 from quicfs.transport.wire.channel import Channel
-from quicfs.transport.wire.descriptor import Message, Op
+from quicfs.transport.wire.descriptor import Op, Record
 
 MAX_UNREAD: Final = 128 * 1024
 """CRYPTO bytes from the peer that TLS has not taken; a certificate chain is far smaller."""
 
 
 class QuicDescriptor(Protocol):
-    """Errors are OSError. Calls that return None may be carried out later; what became of them is known
-    when `flush` returns, and any later call raises the first of their errors."""
+    """Errors are OSError. Calls that return None are carried out in order but may be so a little later; what
+    became of them is known when `flush` returns, and any later call raises the first of their errors."""
 
     async def getsockopt(self, optname: int) -> bytes: ...
 
@@ -59,6 +59,7 @@ class ModelDescriptor:
     def __init__(self, sock: socket.socket) -> None:
         self._replies: dict[int, asyncio.Future[bytes] | None] = {}  # None: only an error matters
         self._seq = 0
+        self._outgoing: list[bytes] = []
         self._received: deque[tuple[int, bytes]] = deque()
         self._unread = 0
         self._error: OSError | None = None
@@ -67,16 +68,16 @@ class ModelDescriptor:
 
     async def getsockopt(self, optname: int) -> bytes:
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._call(Message(Op.GETSOCKOPT, optname=optname, seq=self._next_seq()), reply)
+        self._call(Record(Op.GETSOCKOPT, optname=optname, seq=self._next_seq()), reply)
         return await reply
 
     def setsockopt(self, optname: int, value: bytes) -> None:
-        self._call(Message(Op.SETSOCKOPT, optname=optname, seq=self._next_seq(), payload=value), None)
+        self._call(Record(Op.SETSOCKOPT, optname=optname, seq=self._next_seq(), payload=value), None)
 
     def sendmsg(self, level: int, data: bytes) -> None:
         for start in range(0, len(data), wire.MAX_PAYLOAD):
             piece = data[start : start + wire.MAX_PAYLOAD]
-            self._call(Message(Op.SENDMSG, level=level, seq=self._next_seq(), payload=piece), None)
+            self._call(Record(Op.SENDMSG, level=level, seq=self._next_seq(), payload=piece), None)
 
     async def recvmsg(self) -> tuple[int, bytes]:
         while not self._received:
@@ -97,10 +98,22 @@ class ModelDescriptor:
         self._seq = self._seq % 0xFFFFFFFF + 1
         return self._seq
 
-    def _call(self, message: Message, reply: asyncio.Future[bytes] | None) -> None:
+    def _call(self, record: Record, reply: asyncio.Future[bytes] | None) -> None:
         self._raise_error()
-        self._replies[message.seq] = reply
-        self._channel.send(wire.build(message))
+        if not self._outgoing:  # what is called before the loop turns travels together
+            asyncio.get_running_loop().call_soon(self._send)
+        self._outgoing.append(wire.build(record))
+        self._replies[record.seq] = reply
+
+    def _send(self) -> None:
+        records, self._outgoing = self._outgoing, []
+        if self._error is not None:
+            return
+        try:
+            for message in wire.messages(records):
+                self._channel.send(message)
+        except OSError as error:
+            self._fail(error)
 
     async def _wait(self) -> None:
         self._raise_error()
@@ -115,29 +128,32 @@ class ModelDescriptor:
     def _on_message(self, data: bytes, fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)
-        message = wire.parse(data)
-        match message.op:
-            case Op.REPLY:
-                self._on_reply(message)
-            case Op.RECVMSG:
-                self._unread += len(message.payload)
-                if self._unread > MAX_UNREAD:
-                    raise ValueError("too many CRYPTO bytes from the peer")
-                self._received.append((message.level, message.payload))
-            case _:
-                raise ValueError(f"{message.op.name} is not for an agent")
+        for record in wire.parse(data):
+            match record.op:
+                case Op.REPLY:
+                    self._on_reply(record)
+                case Op.RECVMSG:
+                    self._on_crypto(record)
+                case _:
+                    raise ValueError(f"{record.op.name} is not for an agent")
         self._changed.set()
 
-    def _on_reply(self, message: Message) -> None:
-        if message.seq not in self._replies:
-            raise ValueError(f"a reply to call {message.seq}, which was not made")
-        reply = self._replies.pop(message.seq)
-        error = OSError(message.errno, os.strerror(message.errno)) if message.errno else None
+    def _on_crypto(self, record: Record) -> None:
+        self._unread += len(record.payload)
+        if self._unread > MAX_UNREAD:
+            raise ValueError("too many CRYPTO bytes from the peer")
+        self._received.append((record.level, record.payload))
+
+    def _on_reply(self, record: Record) -> None:
+        if record.seq not in self._replies:
+            raise ValueError(f"a reply to call {record.seq}, which was not made")
+        reply = self._replies.pop(record.seq)
+        error = OSError(record.errno, os.strerror(record.errno)) if record.errno else None
         if reply is None:
             self._error = self._error or error
         elif not reply.done():
             if error is None:
-                reply.set_result(message.payload)
+                reply.set_result(record.payload)
             else:
                 reply.set_exception(error)
 

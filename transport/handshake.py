@@ -24,7 +24,7 @@ from quicfs.transport.uapi import AuthMode, ConnectionClose, CryptoLevel, Handle
 from quicfs.transport.wire import descriptor as calls
 from quicfs.transport.wire import netlink
 from quicfs.transport.wire.channel import Channel
-from quicfs.transport.wire.descriptor import Message, Op
+from quicfs.transport.wire.descriptor import Op, Record
 
 __all__ = [
     "HandshakeError",
@@ -137,7 +137,7 @@ class _Descriptor:
 
     def _on_crypto(self, level: int, data: bytes) -> None:
         try:
-            for message in calls.build_crypto(Op.RECVMSG, level, data):
+            for message in calls.messages(calls.build_crypto(Op.RECVMSG, level, data)):
                 self._channel.send(message)
         except OSError as error:
             self._pending.finish(error.errno or errno.EIO)
@@ -145,9 +145,17 @@ class _Descriptor:
     def _on_message(self, data: bytes, fds: list[int]) -> None:
         for fd in fds:
             os.close(fd)
-        call = calls.parse(data)
-        if call.op not in calls.CALLS:
-            raise ValueError(f"{call.op.name} is not a call")
+        batch = calls.parse(data)
+        if any(call.op not in calls.CALLS for call in batch):
+            raise ValueError("something that is not a call")
+        replies = [self._carry_out(call) for call in batch]
+        if not self._channel.closed:  # the port may have given up in a call
+            with contextlib.suppress(OSError):  # a closed channel says so to `_on_close`
+                for message in calls.messages(replies):
+                    self._channel.send(message)
+
+    def _carry_out(self, call: Record) -> bytes:
+        """The call's reply."""
         code, value = 0, b""
         try:
             value = self._call(call)
@@ -156,11 +164,9 @@ class _Descriptor:
         except Exception as error:  # a mistake in the port: show it where the handshake was asked for
             self._pending.fail(error)
             code = errno.EIO
-        if not self._channel.closed:  # the port may have given up in the call
-            with contextlib.suppress(OSError):  # a closed channel says so to `_on_close`
-                self._channel.send(calls.build(Message(Op.REPLY, seq=call.seq, errno=code, payload=value)))
+        return calls.build(Record(Op.REPLY, seq=call.seq, errno=code, payload=value))
 
-    def _call(self, call: Message) -> bytes:
+    def _call(self, call: Record) -> bytes:
         if self._pending.outcome.done():
             raise OSError(errno.ENOTCONN, "the handshake is over")
         match call.op:
@@ -293,7 +299,7 @@ class HandshakeNet:
             raise OSError(errno.EUSERS, "no more handshake agents are taken")
         agent = _Agent(sock, self)
         self._agents[agent] = None
-        if self._queue:
+        for _ in self._queue:
             agent.send(netlink.Ready())
 
     async def handshake(self, port: HandshakePort, request: HandshakeRequest) -> HandshakeResult:

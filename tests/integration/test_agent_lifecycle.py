@@ -236,9 +236,9 @@ def test_garbage_on_the_bus_of_an_agent(pki: Pki, agents: Agents, tmp_path: Path
     [
         b"x",
         b"\xff" * 100,
-        bytes(30000),
-        calls.build(calls.Message(calls.Op.SENDMSG, level=1, payload=b"a call")),
-        calls.build(calls.Message(calls.Op.REPLY, seq=99)),
+        bytes(70000),
+        calls.build(calls.Record(calls.Op.SENDMSG, level=1, payload=b"a call")),
+        calls.build(calls.Record(calls.Op.REPLY, seq=99)),
     ],
     ids=["short", "ones", "too long", "a call", "reply to nothing"],
 )

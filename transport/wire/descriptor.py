@@ -1,8 +1,9 @@
 """The calls that an agent makes on its descriptor, as messages of a SOCK_SEQPACKET pair.
 
-One message is a fixed header and a payload, in native byte order (both ends are on one machine):
+A message is one or more records; a record is a fixed header and a payload, in native byte order (both ends are
+on one machine):
 
-    u8 op | u8 level | u16 optname | u32 seq | u32 errno | payload
+    u8 op | u8 level | u16 optname | u32 seq | u32 errno | u32 length | payload
 
     op              level  optname  seq   errno  payload          direction
     GETSOCKOPT 1    0      option   n     0      -                agent -> kernel
@@ -13,21 +14,24 @@ One message is a fixed header and a payload, in native byte order (both ends are
 
 Calls are carried out in the order sent; an agent may send several before it reads the replies. `level` is
 uapi.CryptoLevel, `optname` uapi.SockOpt; which options may be used is in `GETTABLE` and `SETTABLE`.
+Records that are ready at one time travel together: each message costs a switch of processes.
 """
 
 from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from quicfs.transport.uapi import CryptoLevel, SockOpt
 
 MAX_PAYLOAD: Final = 16384
-"""Longer CRYPTO data goes in several messages; option values never come near."""
+"""Longer CRYPTO data goes in several records; option values never come near."""
 
-HEADER: Final = struct.Struct("=BBHII")
-MAX_MESSAGE: Final = HEADER.size + MAX_PAYLOAD
+HEADER: Final = struct.Struct("=BBHIII")
+MAX_MESSAGE: Final = 4 * (HEADER.size + MAX_PAYLOAD)
+MAX_RECORDS: Final = 64  # of one message
 
 GETTABLE: Final = frozenset(
     {SockOpt.CONFIG, SockOpt.TOKEN, SockOpt.ALPN, SockOpt.SESSION_TICKET, SockOpt.TRANSPORT_PARAM_EXT}
@@ -54,8 +58,8 @@ class Op(enum.IntEnum):
 CALLS: Final = frozenset({Op.GETSOCKOPT, Op.SETSOCKOPT, Op.SENDMSG})
 
 
-class Message(NamedTuple):
-    """One message; fields that its op does not use are 0."""
+class Record(NamedTuple):
+    """Fields that its op does not use are 0."""
 
     op: Op
     level: int = 0
@@ -65,38 +69,65 @@ class Message(NamedTuple):
     payload: bytes = b""
 
 
-def build(message: Message) -> bytes:
+def build(record: Record) -> bytes:
     """ValueError when the payload is longer than MAX_PAYLOAD or a number does not fit."""
-    op, level, optname, seq, errno, payload = message
+    op, level, optname, seq, errno, payload = record
     if len(payload) > MAX_PAYLOAD:
         raise ValueError(f"payload of {len(payload)} bytes, at most {MAX_PAYLOAD} fit")
     try:
-        return HEADER.pack(op, level, optname, seq, errno) + payload
+        return HEADER.pack(op, level, optname, seq, errno, len(payload)) + payload
     except struct.error as error:
-        raise ValueError(f"{message[:5]}: {error}") from None
+        raise ValueError(f"{record[:5]}: {error}") from None
 
 
-def parse(data: bytes) -> Message:
-    """ValueError, with the reason, for what is not a message of this protocol."""
-    size = len(data)
-    if not HEADER.size <= size <= MAX_MESSAGE:
-        raise ValueError(f"descriptor message of {size} bytes")
-    op, level, optname, seq, errno = HEADER.unpack_from(data)
+def build_crypto(op: Op, level: int, data: bytes, seq: int = 0) -> list[bytes]:
+    """CRYPTO bytes as SENDMSG or RECVMSG records; sequence numbers count up from `seq` if that is not 0."""
+    return [
+        build(Record(op, level, 0, seq and seq + i, 0, data[start : start + MAX_PAYLOAD]))
+        for i, start in enumerate(range(0, len(data), MAX_PAYLOAD))
+    ]
+
+
+def messages(records: Iterable[bytes]) -> Iterator[bytes]:
+    """Join built records into as few messages as may hold them."""
+    batch: list[bytes] = []
+    size = 0
+    for record in records:
+        if batch and (size + len(record) > MAX_MESSAGE or len(batch) == MAX_RECORDS):
+            yield b"".join(batch)
+            batch, size = [], 0
+        batch.append(record)
+        size += len(record)
+    if batch:
+        yield b"".join(batch)
+
+
+def parse(data: bytes) -> list[Record]:
+    """The records of one message. ValueError, with the reason, for what is not of this protocol."""
+    records: list[Record] = []
+    at = 0
+    while at < len(data) and len(records) < MAX_RECORDS:
+        record = _parse_one(data, at)
+        records.append(record)
+        at += HEADER.size + len(record.payload)
+    if at != len(data) or not records:
+        raise ValueError(f"descriptor message of {len(data)} bytes, {len(records)} records")
+    return records
+
+
+def _parse_one(data: bytes, at: int) -> Record:
+    start = at + HEADER.size
+    if start > len(data):
+        raise ValueError(f"descriptor message of {len(data)} bytes")
+    op, level, optname, seq, errno, length = HEADER.unpack_from(data, at)
+    if length > MAX_PAYLOAD or start + length > len(data):
+        raise ValueError(f"payload of {length} bytes")
     try:
         known = Op(op)
     except ValueError:
         raise ValueError(f"descriptor operation {op} is not known") from None
-    if known in (Op.SENDMSG, Op.RECVMSG) and (level > CryptoLevel.EARLY or size == HEADER.size):
-        raise ValueError(f"CRYPTO data of {size - HEADER.size} bytes at level {level}")
-    if known is Op.GETSOCKOPT and size != HEADER.size:
+    if known in (Op.SENDMSG, Op.RECVMSG) and (level > CryptoLevel.EARLY or not length):
+        raise ValueError(f"CRYPTO data of {length} bytes at level {level}")
+    if known is Op.GETSOCKOPT and length:
         raise ValueError("getsockopt takes no value")
-    return Message(known, level, optname, seq, errno, data[HEADER.size :])
-
-
-def build_crypto(op: Op, level: int, data: bytes, seq: int = 0) -> list[bytes]:
-    """CRYPTO bytes as SENDMSG or RECVMSG messages; sequence numbers count up from `seq`."""
-    pieces = range(0, len(data), MAX_PAYLOAD)
-    return [
-        build(Message(op, level, 0, seq and seq + i, 0, data[start : start + MAX_PAYLOAD]))
-        for i, start in enumerate(pieces)
-    ]
+    return Record(known, level, optname, seq, errno, data[start : start + length])
