@@ -36,7 +36,7 @@ _USER: Final = "demo"
 _START_S: Final = 30.0
 _STOP_S: Final = 15.0
 _COPIERS: Final = 4
-_URL: Final = re.compile(r"smb\+quic://\S+")
+_URL: Final = re.compile(r"smb\+quic://[^\s;,]+")
 _SHOWN: Final = 10  # differences, of many
 
 
