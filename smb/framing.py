@@ -6,6 +6,7 @@ uses the same header.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 from quicfs.smb.errors import SmbProtocolError
@@ -95,6 +96,17 @@ class MessageStream:
         if size > MAX_MESSAGE:
             raise ValueError(f"a message of {size} bytes does not fit the header")
         await self.stream.send(size.to_bytes(HEADER_SIZE, "big"), *parts)
+
+    async def write_messages(self, messages: Iterable[Sequence[bytes | memoryview]]) -> None:
+        """Send several messages, each given by its parts, as one gathered write."""
+        parts: list[bytes | memoryview] = []
+        for message in messages:
+            size = sum(map(len, message))
+            if size > MAX_MESSAGE:
+                raise ValueError(f"a message of {size} bytes does not fit the header")
+            parts.append(size.to_bytes(HEADER_SIZE, "big"))
+            parts += message
+        await self.stream.send(*parts)
 
     async def aclose(self) -> None:
         await self.stream.aclose()

@@ -54,6 +54,8 @@ MAX_ANSWER: Final = MAX_MESSAGE_SIZE
 
 _CIPHERS: Final = (Cipher.AES_128_GCM, Cipher.AES_256_GCM, Cipher.AES_128_CCM, Cipher.AES_256_CCM)
 _SIGNINGS: Final = (SigningAlgorithm.AES_GMAC, SigningAlgorithm.AES_CMAC)
+# Servers that have forgotten the session have forgotten its key. The session ends, whoever sent these.
+_SESSION_OVER: Final = frozenset({NtStatus.USER_SESSION_DELETED, NtStatus.NETWORK_SESSION_EXPIRED})
 _PADDING: Final = [bytes(-n % 8) for n in range(8)]
 
 
@@ -310,7 +312,7 @@ class ClientConnection:
 
     def _check_signature(self, header: Header, message: memoryview, interim: bool) -> None:
         """§3.2.5.1.3. Interim responses need no signature; everything else does when we sign."""
-        if self._signer is None or interim:
+        if self._signer is None or interim or header.status in _SESSION_OVER:
             return
         if self._encrypting:
             raise SmbProtocolError("a response in the clear, where encryption was agreed on")

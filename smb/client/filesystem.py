@@ -65,6 +65,8 @@ _UNKNOWN: Final = frozenset(
         NtStatus.NOT_IMPLEMENTED,
     }
 )
+# Windows lets few users make symbolic links of its own kind.
+_NO_SUCH_LINKS: Final = _UNKNOWN | {NtStatus.NOT_A_REPARSE_POINT, NtStatus.PRIVILEGE_NOT_HELD}
 
 
 class SmbFileSystem(FileSystem):
@@ -275,12 +277,12 @@ class SmbFileSystem(FileSystem):
             try:
                 return await self._make_link(session, wire, native, posix)
             except SmbError as error:
-                if error.status not in _UNKNOWN and error.status != NtStatus.PRIVILEGE_NOT_HELD:
+                if error.status not in _NO_SUCH_LINKS:
                     raise
             try:
                 return await self._make_link(session, wire, pack_nfs_symlink(target), posix)
             except SmbError as error:
-                if error.status in _UNKNOWN:
+                if error.status in _NO_SUCH_LINKS:
                     raise FsError(Status.NOT_SUPPORTED, "symbolic links on this server") from error
                 raise
 
@@ -302,7 +304,7 @@ class SmbFileSystem(FileSystem):
         )
         if not answers[0].status and answers[1].status:
             # Half of it worked: take the empty file away again.
-            await session.compound(self._removal(wire, _FILE, posix))
+            await self._delete(session, wire, _FILE, posix)
         for answer in answers:
             if answer.status:
                 raise RequestFailed(answer)
@@ -356,16 +358,19 @@ class SmbFileSystem(FileSystem):
         posix = await self._has_posix()
 
         async def attempt(session: Session, wire: str) -> None:
-            try:
-                await session.compound(self._removal(wire, options, posix))
-            except SmbError as error:
-                if self._plain_delete or error.status not in _UNKNOWN:
-                    raise
-                self._plain_delete = True
-                await session.compound(self._removal(wire, options, posix))
+            await self._delete(session, wire, options, posix)
 
         _, names = await self._resolving(directory, path, attempt, again=False)
         self._root.at(names[:-1], 0).forget(names[-1])
+
+    async def _delete(self, session: Session, wire: str, options: int, posix: bool) -> None:
+        try:
+            await session.compound(self._removal(wire, options, posix))
+        except SmbError as error:
+            if self._plain_delete or error.status not in _UNKNOWN:
+                raise
+            self._plain_delete = True
+            await session.compound(self._removal(wire, options, posix))
 
     def _removal(self, wire: str, options: int, posix: bool) -> Sequence[Operation]:
         """With POSIX semantics, where the server has them: the name goes now, open files stay usable."""

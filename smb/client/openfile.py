@@ -278,7 +278,10 @@ class SmbOpenFile(OpenFile):
         query = offset.to_bytes(8, "little") + (size - offset).to_bytes(8, "little")
 
         async def ranges(session: Session, handle: bytes) -> memoryview:
-            answer = await session.call(ioctl(Fsctl.QUERY_ALLOCATED_RANGES, query, handle, output=16))
+            operation = ioctl(Fsctl.QUERY_ALLOCATED_RANGES, query, handle, output=16)
+            answer = (await session.exchange((operation,)))[0]
+            if answer.status != NtStatus.BUFFER_OVERFLOW:  # there are more ranges than the one asked for
+                session.check(answer)
             return memoryview(IoctlResponse.parse(answer.message).output)
 
         # One range is enough: where data begins, or where the data at `offset` ends.

@@ -113,6 +113,7 @@ class Session:
         self._waiting: dict[int, tuple[_Waiting, int]] = {}
         self._short_of_credits: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._reserved = 0  # credits of those who were let go on and have not yet run
+        self._posted: list[Sequence[bytes | memoryview]] = []
         self._lost: SessionLost | None = None
         self._reader: asyncio.Task[None] | None = None
         self._heard = self._loop.time()
@@ -219,7 +220,10 @@ class Session:
             raise
 
     def post(self, operations: Sequence[Operation]) -> bool:
-        """Send without waiting for an answer, if that is possible now: for CLOSE."""
+        """Send without waiting for an answer, if that is possible now: for CLOSE.
+
+        It goes out with the next request, or by itself when there is none right now; order is kept.
+        """
         if self._lost is not None or self._short_of_credits:
             return False
         if self.connection.credits - self._reserved < sum(op.charge for op in operations):
@@ -228,23 +232,36 @@ class Session:
         waiting = _Waiting(None, len(operations), self._loop.time(), False, None)
         for index, message_id in enumerate(packet.message_ids):
             self._waiting[message_id] = (waiting, index)
-        self._send_soon(packet)
+        self._post_packet(packet)
         return True
 
-    def _send_soon(self, packet: Packet) -> None:
-        task = self._loop.create_task(self._write_quietly(packet))
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
+    def _post_packet(self, packet: Packet) -> None:
+        if not self._posted:
+            self._loop.call_soon(self._flush_soon)
+        self._posted.append(packet.parts)
 
-    async def _write_quietly(self, packet: Packet) -> None:
-        try:
-            await self._write(packet)
-        except SessionLost:
-            pass  # whoever needs the session hears of it
+    def _flush_soon(self) -> None:
+        if self._posted and self._lost is None:
+            task = self._loop.create_task(self._flush())
+            _tasks.add(task)
+            task.add_done_callback(_tasks.discard)
+
+    async def _flush(self) -> None:
+        if self._posted:
+            posted, self._posted = self._posted, []
+            try:
+                await self._messages.write_messages(posted)
+            except ConnectionError as error:
+                self._lose(str(error), sent=True)  # whoever needs the session hears of it
 
     async def _write(self, packet: Packet) -> None:
         try:
-            await self._messages.write_message(*packet.parts)
+            if self._posted:
+                posted, self._posted = self._posted, []
+                posted.append(packet.parts)
+                await self._messages.write_messages(posted)
+            else:
+                await self._messages.write_message(*packet.parts)
         except ConnectionError as error:
             raise self._lose(str(error), sent=True) from error
 
@@ -278,7 +295,7 @@ class Session:
     def _cancel(self, message_ids: Sequence[int]) -> None:
         for message_id in message_ids:
             if message_id in self._waiting and self._lost is None:
-                self._send_soon(self.connection.cancel(message_id))
+                self._post_packet(self.connection.cancel(message_id))
 
     # The reader and the watch over it
 
@@ -363,6 +380,7 @@ class Session:
         if self._lost is None and self.connection.session_id:
             try:
                 async with asyncio.timeout(_CLOSE_S):
+                    await self._answered()
                     await self.exchange((Operation(Command.LOGOFF, (EMPTY_BODY,)),))
             except (TimeoutError, SessionLost):
                 pass  # it ends with the connection anyway
@@ -371,6 +389,14 @@ class Session:
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
+
+    async def _answered(self) -> None:
+        """Wait for the answers to what was posted: LOGOFF would overtake it."""
+        posted = [waiting for waiting, _ in self._waiting.values() if waiting.future is None]
+        for waiting in posted:
+            if waiting.left:
+                waiting.future = self._loop.create_future()
+        await asyncio.gather(*(waiting.future for waiting in posted if waiting.future is not None))
 
     # Login
 

@@ -96,6 +96,9 @@ def test_writing() -> None:
         await messages.write_message(b"ab", memoryview(b"cde"))
         await messages.aclose()
         assert stream.sent == b"\x00\x00\x00\x05abcde"
+        stream.sent = b""
+        await messages.write_messages([(b"x",), (b"y", b"z")])
+        assert stream.sent == b"\x00\x00\x00\x01x\x00\x00\x00\x02yz"
         assert stream.closed
         with pytest.raises(ValueError):
             await messages.write_message(bytes(MAX_MESSAGE + 1))
