@@ -15,8 +15,8 @@ UTIME_OMIT: Final = (1 << 30) - 2
 _NANO: Final = 1_000_000_000
 
 SERVED_XATTRS: Final = b"user."
-"""The only name space that is passed on. The other name spaces are the kernel's own: it asks for security.capability before every write, and ls
-asks for ACLs. What they say about a remote file has no meaning here, so no round trip is spent on it."""
+"""The only name space that is passed on. The others are the kernel's own: it asks for security.capability before
+every write, and ls asks for ACLs. What they say about a remote file has no meaning here."""
 
 
 class Attributes:

@@ -97,7 +97,7 @@ class Binding:
         self._attributes = Attributes(context)
         self._names = Names(context)
         self._files = Files(context)
-        self._directories = Directories(context, self._names.is_aside)
+        self._directories = Directories(context)
         self._locks = locks
         self._library = library
         self._on_init = on_init
@@ -311,8 +311,7 @@ class Binding:
         self._directories.readdir(self._fh(fi), offset, fill)
 
     async def close(self) -> None:
-        """In the loop, after the last callback: finish and give back what is still open."""
-        await self._names.unlink_all()
+        """In the loop, after the last callback: give back what is still open."""
         await self._files.close_all()
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from quicfs.fuse_mount.cache import Cache, Entry
 from quicfs.fuse_mount.crossing import Crossing
@@ -18,6 +19,14 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
+FUSE_UNLINK: Final = 10  # <linux/fuse.h>
+FUSE_RENAME: Final = 12
+FUSE_RENAME2: Final = 45
+
+_PROBES: Final = (FUSE_UNLINK, FUSE_RENAME, FUSE_RENAME2)
+_HIDDEN: Final = re.compile(rb"/\.fuse_hidden[0-9a-f]{16}\Z")  # hidden_name in libfuse's fuse.c
+
+
 def parent_of(path: bytes) -> bytes:
     return posixpath.dirname(path)
 
@@ -27,11 +36,26 @@ def relative(path: bytes) -> str:
     return os.fsdecode(path[1:])
 
 
-class Context:
-    """Paths are absolute, as bytes. Methods raise FsError, and CallAbandoned when nobody waits any more."""
+def is_hidden(path: bytes) -> bool:
+    """Whether libfuse invented this name for a file that is open but has none any more."""
+    return _HIDDEN.search(path) is not None
 
-    def __init__(self, fs: FileSystem, crossing: Crossing, options: MountOptions, layout: StatLayout) -> None:
+
+class Context:
+    """Paths are absolute, as bytes. Methods raise FsError, and CallAbandoned when nobody waits any more.
+
+    `opcode()` tells, in a callback, which request of the kernel libfuse works on."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        crossing: Crossing,
+        options: MountOptions,
+        layout: StatLayout,
+        opcode: Callable[[], int],
+    ) -> None:
         self.fs = fs
+        self.opcode = opcode
         self.crossing = crossing
         self.options = options
         self.layout = layout
@@ -49,6 +73,13 @@ class Context:
 
     def look_up(self, path: bytes) -> Entry:
         """Ask the server, unless a remembered directory says that nothing is there."""
+        if is_hidden(path):
+            if self.opcode() in _PROBES:
+                return Entry(
+                    None, None, 0
+                )  # libfuse looks for a name that is free; ours never get to the server
+            if self.handles.buried(path):
+                raise FsError(Status.STALE)  # the kernel still knew it by its old name; it will look again
         cache = self.cache
         ticket = cache.ticket()
         name = relative(path)

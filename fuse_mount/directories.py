@@ -41,9 +41,8 @@ class DirHandle:
 
 
 class Directories:
-    def __init__(self, context: Context, is_aside: Callable[[str], bool]) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._is_aside = is_aside
         self._open: dict[int, DirHandle] = {}
         self._next_fh = 1
         self._lock = threading.Lock()
@@ -77,8 +76,6 @@ class Directories:
                 for index in range(offset - directory.first, len(entries)):
                     entry = entries[index]
                     offset += 1
-                    if self._is_aside(entry.name):
-                        continue
                     if not fill(entry.name, self._shown(entry.attr), offset):
                         return
                 if directory.eof:

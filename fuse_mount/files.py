@@ -43,9 +43,13 @@ class Files:
         wanted = _ACCESS[flags & os.O_ACCMODE] | OpenFlags.NOFOLLOW
         if flags & os.O_TRUNC:
             wanted |= OpenFlags.TRUNCATE
-        hidden = context.handles.hidden(path)
-        if hidden is not None:
-            raise FsError(Status.STALE)  # through /proc/PID/fd: it has no name any more
+        if context.handles.hidden(path) is not None:
+            again = context.handles.open_hidden(path, flags)
+            if again is None:
+                raise FsError(Status.STALE)
+            return again.fh, True
+        if context.handles.buried(path):
+            raise FsError(Status.STALE)  # the kernel still knew it by its old name; it will look again
         shared = self._dirty(path)
         if shared is not None:
             shared.flush()  # before the attributes that come with the open
@@ -144,11 +148,11 @@ class Files:
             if handle.writer is not None:
                 handle.writer.drain()
         finally:
-            context.handles.remove(handle)
             if handle.writer is not None:
                 self._versions.pop(handle.path, None)
             closing = self._closing
-            closing.append(context.crossing.submit(self._close, handle.file, handle.path))
+            if context.handles.remove(handle):
+                closing.append(context.crossing.submit(self._close, handle.file, handle.path))
             while closing and closing[0].done:
                 closing.popleft()
             if len(closing) > _MAX_CLOSING:
@@ -214,5 +218,5 @@ class Files:
     async def close_all(self) -> None:
         """In the loop, when no thread is left: the kernel has sent its last release, or will never."""
         for handle in list(self._context.handles.all()):
-            self._context.handles.remove(handle)
-            await self._close(handle.file, handle.path)
+            if self._context.handles.remove(handle):
+                await self._close(handle.file, handle.path)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Final
 
 from quicfs.fuse_mount.buffers import Buffers
 from quicfs.fuse_mount.crossing import Crossing
@@ -14,6 +15,9 @@ from quicfs.fuse_mount.options import MountOptions
 from quicfs.fuse_mount.readahead import ReadAhead
 from quicfs.fuse_mount.writeback import WriteBehind
 from quicfs.vfs import Attr, FsError, OpenFile, Status
+
+_MAX_BURIED: Final = 1024
+"""Hidden names that are remembered after the last close; the kernel may use one for a second or so."""
 
 
 class SharedFile:
@@ -64,10 +68,11 @@ class SharedFile:
 class Handle:
     """One open file. `path` follows renames that we make."""
 
-    __slots__ = ("fh", "file", "hidden", "path", "reader", "shared", "synchronous", "writer")
+    __slots__ = ("access", "fh", "file", "hidden", "path", "reader", "shared", "synchronous", "writer")
 
-    def __init__(self, fh: int, file: OpenFile, path: bytes, shared: SharedFile) -> None:
+    def __init__(self, fh: int, file: OpenFile, path: bytes, shared: SharedFile, access: int) -> None:
         self.fh = fh
+        self.access = access  # O_RDONLY, O_WRONLY or O_RDWR
         self.file = file
         self.path = path
         self.shared = shared
@@ -90,21 +95,22 @@ class HandleTable:
         self._handles: dict[int, Handle] = {}
         self._shared: dict[int, SharedFile] = {}
         self._hidden: dict[bytes, Handle] = {}
+        self._buried: dict[bytes, None] = {}
         self._next_fh = 1
         self._lock = threading.Lock()
         self.dirty: dict[int, SharedFile] = {}  # by file id: those with something to write
 
     def add(self, file: OpenFile, path: bytes, attr: Attr, flags: int) -> Handle:
+        access = flags & os.O_ACCMODE
         with self._lock:
             shared = self._shared.get(attr.fileid)
             if shared is None:
                 shared = self._shared[attr.fileid] = SharedFile(attr)
-            handle = Handle(self._next_fh, file, path, shared)
+            handle = Handle(self._next_fh, file, path, shared, access)
             self._next_fh += 1
             self._handles[handle.fh] = handle
             shared.handles.add(handle)
         shared.see(attr, shared.end)
-        access = flags & os.O_ACCMODE
         if access != os.O_WRONLY:
             handle.reader = ReadAhead(self._crossing, file, self._buffers, self._options.readahead)
         if access != os.O_RDONLY:
@@ -120,7 +126,20 @@ class HandleTable:
         except KeyError:
             raise FsError(Status.BAD_FILE) from None
 
-    def remove(self, handle: Handle) -> None:
+    def open_hidden(self, path: bytes, flags: int) -> Handle | None:
+        """Another handle of an unlinked file, through an open file that it has; for /proc/PID/fd/N."""
+        access = flags & os.O_ACCMODE
+        first = self._hidden[path]
+        for other in list(first.shared.handles):
+            if other.hidden and other.path == path and other.access in (access, os.O_RDWR):
+                attr = self._crossing.call(other.file.getattr)
+                handle = self.add(other.file, path, attr, flags)
+                handle.hidden = True
+                return handle
+        return None
+
+    def remove(self, handle: Handle) -> bool:
+        """True when nobody else uses its open file."""
         with self._lock:
             self._handles.pop(handle.fh, None)
             shared = handle.shared
@@ -129,6 +148,7 @@ class HandleTable:
                 del shared.lock_homes[owner]
             if handle.hidden and self._hidden.get(handle.path) is handle:
                 del self._hidden[handle.path]
+                self._bury(handle.path)
                 for other in shared.handles:
                     if other.path == handle.path:
                         self._hidden[handle.path] = other
@@ -137,6 +157,7 @@ class HandleTable:
                 del self._shared[shared.fileid]
         if handle.reader is not None:
             handle.reader.drop()
+        return not any(other.file is handle.file for other in list(shared.handles))
 
     def shared_file(self, fileid: int) -> SharedFile | None:
         return self._shared.get(fileid)
@@ -164,19 +185,33 @@ class HandleTable:
         """By file id: how far our writes reach that the server may not know of yet."""
         return {fileid: shared.end for fileid, shared in list(self.dirty.items())} if self.dirty else {}
 
-    def hide(self, hidden: bytes) -> None:
+    def hide(self, path: bytes, hidden: bytes) -> None:
         """The file was unlinked; libfuse addresses it as `hidden` from now on."""
         for handle in self.all():
-            if handle.path == hidden:
+            if handle.path == path and not handle.hidden:
+                handle.path = hidden
                 handle.hidden = True
                 self._hidden[hidden] = handle
+        if hidden not in self._hidden:
+            with self._lock:
+                self._bury(hidden)  # closed a moment ago, and libfuse does not know yet
 
-    def show(self, path: bytes) -> None:
-        """It got its name back."""
+    def show(self, hidden: bytes, path: bytes) -> None:
+        """It was not, after all."""
+        self._hidden.pop(hidden, None)
         for handle in self.all():
-            if handle.path == path:
+            if handle.path == hidden:
+                handle.path = path
                 handle.hidden = False
-        self._hidden = {h.path: h for h in self.all() if h.hidden}
+
+    def _bury(self, hidden: bytes) -> None:
+        self._buried[hidden] = None
+        while len(self._buried) > _MAX_BURIED:
+            del self._buried[next(iter(self._buried))]
+
+    def buried(self, path: bytes) -> bool:
+        """Whether this was the hidden name of a file whose last handle is closed."""
+        return path in self._buried
 
     def hidden(self, path: bytes) -> Handle | None:
         """A handle of the unlinked file that libfuse calls `path`."""

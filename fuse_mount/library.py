@@ -32,6 +32,7 @@ class FuseLibrary:
         self.fuse_file_info: Any = mfusepy.fuse_file_info
         self.fuse_conn_info: Any = mfusepy.fuse_conn_info
         self.fuse_config: Any = mfusepy.fuse_config
+        self.fuse_buf: Any = mfusepy.fuse_buf
         self.fuse_context: Any = mfusepy.fuse_context
         self._operations = type(
             "Operations",
@@ -44,8 +45,9 @@ class FuseLibrary:
         self.unmount = _declare(c, "fuse_unmount", None, pointer)
         self.destroy = _declare(c, "fuse_destroy", None, pointer)
         self.get_session = _declare(c, "fuse_get_session", pointer, pointer)
-        self.session_loop = _declare(c, "fuse_session_loop", ctypes.c_int, pointer)
-        self.session_exit = _declare(c, "fuse_session_exit", None, pointer)
+        self.receive = _declare(c, "fuse_session_receive_buf", ctypes.c_int, pointer, pointer)
+        self.process = _declare(c, "fuse_session_process_buf", None, pointer, pointer)
+        self.free = _declare(ctypes.CDLL(None), "free", None, pointer)
         self.get_context = _declare(c, "fuse_get_context", pointer)
         self.interrupted = _declare(c, "fuse_interrupted", ctypes.c_int)
         self.set_log_func = _declare(c, "fuse_set_log_func", None, pointer)

@@ -91,7 +91,7 @@ class FuseMount:
             loop, options.deadline, options.retry_deadline, abandoned=abandoned, blocked=blocked
         )
         layout = StatLayout(library.c_stat, uid=options.uid, gid=options.gid)
-        context = Context(self._fs, crossing, options, layout)
+        context = Context(self._fs, crossing, options, layout, lambda: session.opcode())  # noqa: PLW0108
         locks = Locks(context, lambda: abandoned(True))
         binding = Binding(library, context, locks, on_init)
         if not await self._has_xattrs():

@@ -1,13 +1,15 @@
 """One libfuse session: made, mounted, served by threads of ours, and given back.
 
-The threads are Python's own, each inside libfuse's plain request loop: a thread that libfuse started would
-get a new interpreter state for every callback. There are few as long as answers come from memory, and more
-while calls wait for the server, so that what is remembered is still answered then.
+The threads are Python's own, for two reasons: a thread that libfuse started would get a new interpreter state
+for every callback, and which request it is that libfuse works on is something that only its reader can
+know. There are few threads as long as answers come from memory, and more while calls wait for the server,
+so that what is remembered is still answered then.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import threading
@@ -45,6 +47,7 @@ class FuseSession:
         self._options = options
         self._on_end = on_end
         self._threads: list[threading.Thread] = []
+        self._this_thread = threading.local()
         self._running = 0
         self._ended = False
         self._lock = threading.Lock()
@@ -107,10 +110,20 @@ class FuseSession:
             self._threads.append(thread)
         thread.start()
 
+    def opcode(self) -> int:
+        """In a callback: of the kernel's request that libfuse works on (`struct fuse_in_header`)."""
+        return int(ctypes.c_uint32.from_address(self._this_thread.buffer.mem + 4).value)
+
     def _serve(self) -> None:
-        error = self._library.session_loop(self._session)
-        if error:
-            _log.debug("a FUSE thread ended with %d", error)
+        buffer = self._this_thread.buffer = self._library.fuse_buf()
+        receive, process = self._library.receive, self._library.process
+        session, reference = self._session, ctypes.byref(buffer)
+        while (received := receive(session, reference)) > 0 or received == -errno.EINTR:
+            if received > 0:
+                process(session, reference)
+        if received < 0:
+            _log.warning("a FUSE thread ended: %s", os.strerror(-received))
+        self._library.free(buffer.mem)
         with self._lock:
             self._ended = True
             self._running -= 1
