@@ -11,6 +11,7 @@ import enum
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from hmac import compare_digest
 from typing import Any, Final
 
 from quicfs.transport import limits, rx, transport_param, tx
@@ -153,6 +154,7 @@ class Connection:
         self.closed: ClosedError | None = None
         self.close_frame: ConnectionCloseFrame | None = None
         self.close_due = False
+        self._trains_while_closing = 0
         self.app_limited = False
         self.sent_eliciting_since_received = False
         self.timers = Timers()
@@ -179,7 +181,13 @@ class Connection:
 
         `data` is changed in place; `scratch` is at least as long and free to use.
         """
-        rx.handle_burst(self, now, data, segment_size, ecn, scratch)
+        if self.state in OPEN:
+            rx.handle_burst(self, now, data, segment_size, ecn, scratch)
+        elif self.state is State.CLOSING:
+            # RFC 9000 §10.2.1: it may be that the peer did not hear. The 1st, 2nd, 4th, 8th ... train is answered.
+            self.path.bytes_received += len(data)
+            self._trains_while_closing += 1
+            self.close_due = self._trains_while_closing.bit_count() == 1
 
     def replay_undecryptable(self, now: float, scratch: memoryview) -> None:
         """Keys have come: datagrams that waited for them get another chance."""
@@ -599,13 +607,18 @@ class Connection:
             self.close_due = False
             self._stop(now, State.DRAINING)
 
-    def handle_stateless_reset(self, now: float) -> None:
-        """RFC 9000 §10.3.1: enter draining, send nothing."""
-        if self.state in OPEN:
+    def handle_maybe_reset(self, now: float, token: memoryview) -> bool:
+        """A datagram that cannot be opened ends in `token`. True if it is one that the peer gave us: it has lost its
+        state, and we enter draining and send nothing (RFC 9000 §10.3.1)."""
+        known = False
+        for given in self.peer_cids.reset_tokens:  # every one, so that the time taken tells nothing
+            known |= compare_digest(token, given)
+        if known and self.state in OPEN:
             self.closed = ClosedError(
                 TransportErrorCode.NO_ERROR, False, "the peer lost its state", remote=True
             )
             self._stop(now, State.DRAINING)
+        return known
 
     def abandon(self, reason: str) -> None:
         """End without a word to the peer: the socket is broken, or nobody listens for it."""

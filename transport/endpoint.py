@@ -66,6 +66,7 @@ class Endpoint:
         self._tokens = TokenSealer(entropy(16))
         self._by_cid: dict[bytes, Connection] = {}
         self._cids: dict[Connection, set[bytes]] = {}
+        self._by_remote: dict[Address, list[Connection]] = {}
         self._half_open: set[Connection] = set()
         self._unrouted: set[Connection] = set()
         self._listeners: list[Listener] = []
@@ -110,6 +111,11 @@ class Endpoint:
         """The connection is CLOSED; its IDs are free (the reset token still answers for them)."""
         for cid in self._cids.pop(conn, ()):
             self._by_cid.pop(cid, None)
+        neighbours = self._by_remote.get(conn.path.remote, [])
+        if conn in neighbours:
+            neighbours.remove(conn)
+            if not neighbours:
+                del self._by_remote[conn.path.remote]
         self._half_open.discard(conn)
         self._unrouted.discard(conn)
 
@@ -132,7 +138,13 @@ class Endpoint:
                 cid = bytes(data[start + 1 : start + 1 + limits.LOCAL_CID_LENGTH])
                 conn = self._by_cid.get(cid)
                 if conn is None:
-                    self._answer_stateless_reset(now, data[start:stop], segment_size, remote, local)
+                    conn = self._find_reset(now, data[start:stop], remote)
+                    if conn is None:
+                        self._answer_stateless_reset(now, data[start:stop], segment_size, remote, local)
+                    else:
+                        touched.append(conn)
+                    start = stop
+                    continue
             if conn is not None:
                 conn.handle_burst(now, data[start:stop], segment_size, ecn, self._scratch)
                 self._after(now, conn)
@@ -159,6 +171,13 @@ class Endpoint:
             self._route_by_alpn(now, conn)
         if conn.state is not State.HANDSHAKE:
             self._half_open.discard(conn)
+
+    def _find_reset(self, now: float, datagram: memoryview, remote: Address) -> Connection | None:
+        """A stateless reset carries an ID that nobody knows: only its token tells whom it is for (RFC 9000 §10.3.1)."""
+        for conn in self._by_remote.get(remote, ()):
+            if conn.handle_maybe_reset(now, datagram[-packet.STATELESS_RESET_TOKEN_LENGTH :]):
+                return conn
+        return None
 
     # --- connection IDs
 
@@ -201,6 +220,7 @@ class Endpoint:
         self._by_cid[first] = conn
         cids.add(first)
         self._cids[conn] = cids
+        self._by_remote.setdefault(remote, []).append(conn)
         return conn
 
     def _reset_token(self, cid: bytes) -> bytes:

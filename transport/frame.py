@@ -431,10 +431,9 @@ def parse_connection_close(buf: memoryview, pos: int, end: int) -> tuple[Connect
 def write_connection_close(error_code: int, frame_type: int | None, reason: str, max_size: int) -> bytes:
     """`frame_type` None makes it the application's. The reason is cut to fit `max_size` (28 at least)."""
     encode = varint.encode
-    if frame_type is None:
-        head = b"\x1d" + encode(error_code)
-    else:
-        head = b"\x1c" + encode(error_code) + encode(frame_type)
+    head = (b"\x1d" if frame_type is None else b"\x1c") + encode(error_code)
+    if frame_type is not None:
+        head += encode(frame_type)
     text = reason.encode()
     room = max(0, max_size - len(head) - varint.size(len(text)))
     if len(text) > room:

@@ -51,5 +51,4 @@ MAX_IDLE_TIMEOUT: Final = 30.0
 MAX_ACK_DELAY: Final = 0.025
 ACK_DELAY_EXPONENT: Final = 3
 TIMER_GRANULARITY: Final = 0.001  # RFC 9002 §6.1.2
-CLOSE_PACKETS_PER_SECOND: Final = 10  # answers to packets that come while closing
 RESETS_PER_SECOND: Final = 100  # stateless resets and Version Negotiations, per endpoint

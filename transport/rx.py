@@ -95,16 +95,9 @@ def _open_short(
     opened = keys.open_run(data, starts, stops, pn_offset, space.received.largest, scratch)
     if opened:
         _process(conn, now, space, PacketType.ONE_RTT, opened, ecn)
-    elif _is_stateless_reset(conn, data, stops):
-        conn.handle_stateless_reset(now)
-
-
-def _is_stateless_reset(conn: Connection, data: memoryview, stops: Sequence[int]) -> bool:
-    """RFC 9000 §10.3.1: nothing could be opened, and a datagram ends in a token that we were given."""
-    tokens = conn.peer_cids.reset_tokens
-    if not tokens:
-        return False
-    return any(bytes(data[stop - STATELESS_RESET_TOKEN_LENGTH : stop]) in tokens for stop in stops)
+    else:  # RFC 9000 §10.3.1: nothing could be opened, so it may be a stateless reset
+        for stop in stops:
+            conn.handle_maybe_reset(now, data[stop - STATELESS_RESET_TOKEN_LENGTH : stop])
 
 
 def _keep_undecryptable(conn: Connection, datagram: memoryview, ecn: int) -> None:
