@@ -196,19 +196,17 @@ class Connection:
             if not self.large_mtu:
                 request.charge = 1
             self._window.consume(header.message_id, request.charge)
-            if related and previous is not None:
+            if not related:
+                request.session = self.sessions.get(header.session_id)
+                if encrypted_for is not None and header.session_id != encrypted_for:
+                    raise SmbProtocolError("an encrypted message for another session")
+                self._admit(request)
+            elif previous is not None:
                 # §3.3.5.2.7.2: the session and the tree are those of the request before.
                 request.session, request.problem = previous.session, previous.problem
-            elif related:
-                request.problem = NtStatus.INVALID_PARAMETER
-            else:
-                request.session = self.sessions.get(header.session_id)
-            if encrypted_for is not None and not related and header.session_id != encrypted_for:
-                raise SmbProtocolError("an encrypted message for another session")
-            if not related or previous is None:
-                self._admit(request)
-            elif request.session is not None:
                 self._check_signature(request)
+            else:
+                request.problem = NtStatus.INVALID_PARAMETER
             previous = request
             requests.append(request)
         if requests:
