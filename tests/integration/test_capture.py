@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from quicfs import certs
+from quicfs.demo_tree import real_tree
 from tests.interop.peers.processes import free_port, server
 
 CAPTURE = Path(__file__).with_name("capture_lo.py")
@@ -133,3 +134,37 @@ def test_nothing_of_a_share_is_seen_on_the_wire(namespace: list[str], tmp_path: 
         found(capture, [s for text in secrets_of_the_share if len(text) > 4 for s in spellings(text)]) == []
     )
     assert found(capture, pieces) == []
+
+
+@pytest.mark.fuse
+@pytest.mark.timeout(900)
+def test_nothing_of_the_demo_is_seen_on_the_wire(namespace: list[str], tmp_path: Path) -> None:
+    """The whole of `quicfs demo`: agent, server, mount, a tree in and out. A sample of its tree is looked for."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("the demo mounts: no /dev/fuse here")
+    tree = real_tree()
+    capture = tmp_path / "capture"
+    with captured(namespace, capture) as statistics:
+        demo = subprocess.run(
+            [*namespace, sys.executable, "-m", "quicfs", "demo"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=800,
+            check=False,
+        )
+    assert demo.returncode == 0, demo.stdout
+    assert statistics["dropped"] == 0
+    assert statistics["bytes"] > 2 * tree.bytes
+
+    names = sorted({Path(path).name for path in tree.files}, key=lambda name: (-len(name), name))[:100]
+    assert found(capture, [spelling for name in names for spelling in spellings(name)]) == []
+    large = sorted(tree.files.values(), key=lambda original: (-original.size, original.path))[:100]
+    pieces = []
+    for original in large:
+        content = original.path.read_bytes()
+        middle = len(content) // 2
+        pieces += [content[middle : middle + 32], content[-32:]]
+    # Stretches of one repeated byte say nothing about a file, and may stand anywhere.
+    assert found(capture, [piece for piece in pieces if len(set(piece)) > 8]) == []
