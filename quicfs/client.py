@@ -13,12 +13,15 @@ from quicfs.options import AgentOptions
 from quicfs.passwords import get_password
 from quicfs.quic import connect_stream
 from quicfs.smb.client.filesystem import SmbFileSystem
+from quicfs.smb.client.link import Connect
+from quicfs.smb.client.shares import list_shares
 from quicfs.smb.ntlm import Credentials
+from quicfs.smb.rpc import ShareEntry
 from quicfs.transport.bytestream import ByteStream
-from quicfs.url import Url
+from quicfs.url import Address, Url
 from quicfs.vfs import FileSystem, Node
 
-__all__ = ["ALPN", "ShareFileSystem", "credentials_for", "open_share", "run_on_share"]
+__all__ = ["ALPN", "ShareFileSystem", "credentials_for", "open_share", "run_on_share", "shares_of"]
 
 ALPN: Final = b"smb"
 _GUEST: Final = "guest"
@@ -44,15 +47,21 @@ class ShareFileSystem(SmbFileSystem):
 
 
 @asynccontextmanager
+async def _connector(address: Address, agent: AgentOptions) -> AsyncIterator[Connect]:
+    async with client_net(agent) as net:
+
+        async def connect() -> ByteStream:
+            return await connect_stream(net, address, ALPN)
+
+        yield connect
+
+
+@asynccontextmanager
 async def open_share(
     url: Url, agent: AgentOptions, credentials: Credentials, *, timeout: float = 30.0
 ) -> AsyncIterator[ShareFileSystem]:
     """Connected and logged in. Raises ConnectError and UserError."""
-    async with client_net(agent) as net:
-
-        async def connect() -> ByteStream:
-            return await connect_stream(net, url.address, ALPN)
-
+    async with _connector(url.address, agent) as connect:
         fs = ShareFileSystem(connect, url.address.host, url.share, credentials, timeout=timeout)
         try:
             await fs.connect()
@@ -75,3 +84,14 @@ def run_on_share(
             await action(fs)
 
     asyncio.run(run())
+
+
+def shares_of(url: Url, agent: AgentOptions, password_file: Path | None) -> list[ShareEntry]:
+    """The shares with files that the server tells this user of."""
+    credentials = credentials_for(url, password_file)
+
+    async def run() -> list[ShareEntry]:
+        async with _connector(url.address, agent) as connect:
+            return await list_shares(connect, url.address.host, credentials)
+
+    return [share for share in asyncio.run(run()) if share.kind == ShareEntry.DISK]

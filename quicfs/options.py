@@ -46,11 +46,14 @@ class AgentOptions:
 class UrlParameter(click.ParamType[Url]):
     name = "url"
 
+    def __init__(self, *, share_needed: bool = True) -> None:
+        self._share_needed = share_needed
+
     def convert(self, value: str | Url, param: click.Parameter | None, ctx: click.Context | None) -> Url:
         if isinstance(value, Url):
             return value
         try:
-            return parse_url(value)
+            return parse_url(value, share_needed=self._share_needed)
         except UserError as error:
             self.fail(str(error), param, ctx)
 

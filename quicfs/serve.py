@@ -44,12 +44,13 @@ async def serve_until_told(options: ServeOptions) -> None:
     async with AsyncExitStack() as cleanup:
         told = told_to_stop()
         directory, name = _folder(options)
+        host = socket.gethostname().partition(".")[0]
         users = _users(options)
         tree = LocalTree(directory, read_only=options.read_only)
         cleanup.push_async_callback(tree.close)
-        authenticator = NtlmAuthenticator(users, TargetNames(socket.gethostname().partition(".")[0]))
+        authenticator = NtlmAuthenticator(users, TargetNames(host))
         share = Share(name, tree, read_only=options.read_only)
-        server = SmbServer({name: share}, authenticator, guest=options.guest)
+        server = SmbServer({name: share}, authenticator, guest=options.guest, server_name=host)
 
         net = await cleanup.enter_async_context(server_net(options.agent))
         listener = await listen_streams(net, options.listen, ALPN, server.serve_stream)

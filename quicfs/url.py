@@ -63,8 +63,8 @@ class Url:
         return f"smb+quic://{user}{host}/{path}"
 
 
-def parse_url(text: str) -> Url:
-    """Raises UserError naming what is wrong."""
+def parse_url(text: str, *, share_needed: bool = True) -> Url:
+    """Raises UserError naming what is wrong. `share` may be "" when it is not needed."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         raise UserError(f"{text!r} is no URL: write {_FORM}")
@@ -81,7 +81,7 @@ def parse_url(text: str) -> Url:
     address = _split_host_port(host_port, text, DEFAULT_PORT)
     parts = [_decode(part, text) for part in rest.split("/")]
     share, *path = parts
-    if not share:
+    if not share and (share_needed or any(path)):
         raise UserError(f"{text!r} names no share: write {_FORM}")
     path = [part for part in path if part not in {"", "."}]
     if ".." in path:

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from quicfs.client import run_on_share
+from quicfs.client import run_on_share, shares_of
 from quicfs.errors import UserError
 from quicfs.options import AgentOptions, UrlParameter, client_options, examples
 from quicfs.url import Url
@@ -33,14 +33,20 @@ _TYPE_BITS: Final = {
 
 @click.command(
     epilog=examples(
-        "quicfs ls smb://alice@files.example.org/projects", "quicfs ls -l smb://[::1]:8443/pub/music"
+        "quicfs ls smb://alice@files.example.org/projects",
+        "quicfs ls -l smb://[::1]:8443/pub/music",
+        "quicfs ls smb://alice@files.example.org           the shares that there are",
     )
 )
 @click.option("-l", "--long", "long", is_flag=True, help="Mode, size and time of each as well.")
-@click.argument("url", type=UrlParameter())
+@click.argument("url", type=UrlParameter(share_needed=False))
 @client_options
 def ls(url: Url, long: bool, agent: AgentOptions, password_file: Path | None) -> None:
-    """List a directory."""
+    """List a directory, or the shares of a server when the URL names none."""
+    if not url.share:
+        for share in shares_of(url, agent, password_file):
+            click.echo(f"{share.name:<20} {share.remark}".rstrip() if long else share.name)
+        return
 
     async def show(fs: FileSystem) -> None:
         node, attr = await fs.lookup(fs.root, url.path, follow=True)
