@@ -129,7 +129,7 @@ def _read(reader: _Reader) -> AgentConfig:
 
 def _number(kind: Callable[[Any], _N], low: float, high: float) -> Callable[[Any], _N]:
     def convert(value: Any) -> _N:
-        if isinstance(value, (bool, str)) or kind(value) != value or not low <= value <= high:
+        if isinstance(value, (bool, str)) or not low <= value <= high or kind(value) != value:
             raise ValueError
         return kind(value)
 

@@ -45,7 +45,8 @@ class Channel:
         self._closed = False
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        self._loop.add_reader(sock, self.read_ready)
+        self._fd = sock.fileno()
+        self._loop.add_reader(self._fd, self.read_ready)
 
     @property
     def closed(self) -> bool:
@@ -63,7 +64,7 @@ class Channel:
                 self._sendmsg(data, fds)
                 return
             except BlockingIOError:
-                self._loop.add_writer(self._sock, self._write_ready)
+                self._loop.add_writer(self._fd, self._write_ready)
         if self._queued + len(data) > MAX_QUEUED:
             raise OSError(errno.ENOBUFS, "the other end does not read")
         self._queue.append((data, tuple(os.dup(fd) for fd in fds)))
@@ -74,8 +75,8 @@ class Channel:
         if self._closed:
             return
         self._closed = True
-        self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_reader(self._fd)
+        self._loop.remove_writer(self._fd)
         self._sock.close()
         for _, fds in self._queue:
             _close_all(fds)
@@ -130,7 +131,7 @@ class Channel:
             self._queue.popleft()
             self._queued -= len(data)
             _close_all(fds)
-        self._loop.remove_writer(self._sock)
+        self._loop.remove_writer(self._fd)
 
     def _fail(self, error: Exception | None) -> None:
         if not self._closed:
