@@ -147,6 +147,10 @@ class Endpoint:
                     continue
             if conn is not None:
                 conn.handle_burst(now, data[start:stop], segment_size, ecn, self._scratch)
+                if conn in self._unrouted and conn.initial.received.largest < 0:
+                    self.forget(conn)  # a forged Initial: nothing in it was authentic
+                    start = stop
+                    continue
                 self._after(now, conn)
                 if conn not in touched:
                     touched.append(conn)

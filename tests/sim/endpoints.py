@@ -185,32 +185,39 @@ class Host:
     # --- the network's side
 
     def handle_train(self, now: float, source: Address, data: bytearray, segment_size: int, ecn: int) -> None:
-        for conn in self.endpoint.handle(now, memoryview(data), segment_size, source, self.address, ecn):
+        touched = self.endpoint.handle(now, memoryview(data), segment_size, source, self.address, ecn)
+        for conn in touched:
             app = self._by_conn.get(conn)
             if app is not None:
                 app.step(now)
-        self.flush()
+        self._flush(touched)
 
     def next_timeout(self) -> float | None:
         times = [due for conn in self.endpoint.connections if (due := conn.next_timeout()) is not None]
         return min(times, default=None)
 
     def handle_timeout(self, now: float) -> None:
-        for conn in list(self.endpoint.connections):
+        late = []
+        for conn in self.endpoint.connections:
             due = conn.next_timeout()
             if due is not None and due <= now:
-                conn.handle_timeout(now)
-                app = self._by_conn.get(conn)
-                if app is not None:
-                    app.step(now)
-        self.flush()
+                late.append(conn)
+        for conn in late:
+            conn.handle_timeout(now)
+            app = self._by_conn.get(conn)
+            if app is not None:
+                app.step(now)
+        self._flush(late)
 
     def flush(self) -> None:
         """Put on the network whatever wants to leave now."""
+        self._flush(list(self.endpoint.connections))
+
+    def _flush(self, conns: list[Connection]) -> None:
         now = self.network.now
         while (reply := self.endpoint.poll_reply()) is not None:
             self._send(reply.data, reply.segment_size, reply.remote, reply.ecn)
-        for conn in list(self.endpoint.connections):
+        for conn in conns:
             for _ in range(10_000):
                 train = conn.poll_transmit(now, self._buffer)
                 if train is None:

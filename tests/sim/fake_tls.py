@@ -62,7 +62,8 @@ def _parameters_of(hello: bytes) -> bytes:
     raise ValueError("no transport parameters")
 
 
-def _secret(level: CryptoLevel, from_server: bool) -> bytes:
+def traffic_secret(level: CryptoLevel, *, from_server: bool) -> bytes:
+    """The fixed secret that one end sends with."""
     return sha256(f"{level.name} {from_server}".encode()).digest()
 
 
@@ -109,7 +110,9 @@ class FakeTls:
 
     def _install(self, level: CryptoLevel) -> None:
         for send in (True, False):
-            self._transport.install_secret(level, SUITE, _secret(level, self._is_server is send), send=send)
+            self._transport.install_secret(
+                level, SUITE, traffic_secret(level, from_server=self._is_server is send), send=send
+            )
 
     def _serve(self, kind: int, body: bytes) -> None:
         transport = self._transport
