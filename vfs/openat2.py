@@ -53,7 +53,8 @@ def open_root(path: str) -> int:
         if error.errno in (errno.ENOSYS, errno.EPERM):
             raise FsError(
                 Status.NOT_SUPPORTED,
-                f"serving {path} needs openat2: Linux 5.6 or later, and a container that permits it",
+                f"serving {path} needs openat2: Linux 5.6 or later, "
+                "and no container or RestrictSUIDSGID= of systemd that forbids it",
             ) from None
         if error.errno == errno.ENOENT:
             raise FsError(Status.NOT_SUPPORTED, f"serving {path} needs /proc to be mounted") from None

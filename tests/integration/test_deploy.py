@@ -96,6 +96,13 @@ def test_units_and_users_agree() -> None:
         assert {service["User"], service["Group"], *service["SupplementaryGroups"].split()} <= names
 
 
+def test_the_server_may_use_openat2() -> None:
+    """systemd's filter for set-ID bits answers every openat2(2) with ENOSYS, and is on by default with some
+    other settings."""
+    server = (DEPLOY / "systemd/quicfs-server@.service").read_text()
+    assert "\nRestrictSUIDSGID=no\n" in server and "DynamicUser=" not in server
+
+
 def test_users_and_folders_are_made(require, tmp_path: Path) -> None:
     require("systemd-sysusers", "systemd-tmpfiles", "root")
     (tmp_path / "etc").mkdir()
