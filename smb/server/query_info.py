@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -24,6 +25,7 @@ __all__ = ["handle_query_info"]
 
 _READ_ATTRIBUTES: Final = int(Access.FILE_READ_ATTRIBUTES)
 _READ_CONTROL: Final = int(Access.READ_CONTROL)
+_SHORT_NAME: Final = re.compile(r"[\w!#$%&'()@^`{}~-]{1,8}(\.[\w!#$%&'()@^`{}~-]{1,3})?", re.ASCII)
 
 
 async def handle_query_info(request: Request) -> Reply:
@@ -94,6 +96,14 @@ def _normalized_name(open_: FileOpen, attr: Attr) -> bytes:
     return file_info.pack_name(path_to_wire(open_.path, posix=open_.posix)[1:])
 
 
+def _alternate_name(open_: FileOpen, attr: Attr) -> bytes:
+    """[MS-FSA] §2.1.5.12.2: the 8.3 name; files here have no other than their own."""
+    name = path_to_wire(open_.path, posix=open_.posix).rpartition("\\")[2]
+    if _SHORT_NAME.fullmatch(name) is None:
+        raise SmbError(NtStatus.OBJECT_NAME_NOT_FOUND)
+    return file_info.pack_name(name)
+
+
 def _network_open(open_: FileOpen, attr: Attr) -> bytes:
     return file_info.NetworkOpenInfo(
         *attributes.times(attr),
@@ -140,6 +150,7 @@ _FILE_CLASSES: Final[dict[int, _Class]] = {
     FileInfoClass.MODE: (lambda o, a: file_info.pack_u32(_mode(o)), 4, 0),
     FileInfoClass.ALIGNMENT: (lambda o, a: file_info.pack_u32(file_info.ALIGNMENT_BYTE), 4, 0),
     FileInfoClass.ALL: (_all, 100, _READ_ATTRIBUTES),
+    FileInfoClass.ALTERNATE_NAME: (_alternate_name, 4, 0),
     FileInfoClass.STREAM: (_streams, 0, 0),
     FileInfoClass.COMPRESSION: (_compression, 16, 0),
     FileInfoClass.NETWORK_OPEN: (_network_open, 56, _READ_ATTRIBUTES),
@@ -155,8 +166,6 @@ async def _file(request: Request, asked: QueryInfoRequest, open_: FileOpen) -> R
     if row is None:
         if asked.info_class == FileInfoClass.FULL_EA:
             raise SmbError(NtStatus.NO_EAS_ON_FILE)
-        if asked.info_class == FileInfoClass.ALTERNATE_NAME:
-            raise SmbError(NtStatus.OBJECT_NAME_NOT_FOUND)
         raise SmbError(NtStatus.INVALID_INFO_CLASS)
     if asked.info_class == FileInfoClass.POSIX and not request.connection.negotiation.posix:
         raise SmbError(NtStatus.INVALID_INFO_CLASS)
