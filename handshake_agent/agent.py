@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import logging
 import os
 import signal
@@ -29,6 +28,7 @@ MAX_BUSES = 256
 MAX_WAITING = 65536
 """READYs of one consumer that are remembered while all places are taken."""
 _LISTEN_BACKLOG = 64
+_ACCEPT_PAUSE_S = 1.0
 _SOCKET_MODE = 0o660
 """Whoever can connect may use our certificates: the owner and the group of the socket."""
 
@@ -133,7 +133,7 @@ class Agent:
         else:
             what = f"handshake with {request.peername}"
         if isinstance(error, (Failure, OSError)):
-            _log.info("%s failed: %s", what, error or "no answer in time")
+            _log.info("%s failed: %s", what, str(error) or "no answer in time")
         else:
             _log.error("%s failed", what, exc_info=error)
 
@@ -168,7 +168,7 @@ async def _main(agent: Agent, path: Path, bus_fd: int | None, on_ready: Callable
             await _either(stop, agent.idle)
         else:
             with _listen(path) as listener:
-                loop.add_reader(listener, functools.partial(_accept, listener, agent))
+                loop.add_reader(listener, _accept, listener, agent)
                 try:
                     _log.info("waiting for handshakes on %s", path)
                     on_ready()
@@ -207,8 +207,16 @@ def _accept(listener: socket.socket, agent: Agent) -> None:
         return
     except OSError as error:
         _log.warning("cannot take a connection: %s", error.strerror)
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)  # it stays readable; others may give descriptors back meanwhile
+        loop.call_later(_ACCEPT_PAUSE_S, _resume, listener, agent)
         return
     agent.attach(sock)
+
+
+def _resume(listener: socket.socket, agent: Agent) -> None:
+    if listener.fileno() >= 0:
+        asyncio.get_running_loop().add_reader(listener, _accept, listener, agent)
 
 
 def _listen(path: Path) -> socket.socket:

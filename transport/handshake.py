@@ -246,10 +246,23 @@ def _error(status: int, request: HandshakeRequest, reason: ConnectionClose | Non
     return handshake_error(status, request.peername, request.message_type, reason)
 
 
-def _answer(pending: _Pending) -> netlink.Request:
-    request = pending.request
+def _checked(request: HandshakeRequest) -> HandshakeRequest:
+    """The request as it can be said to an agent. Raises HandshakeError (EINVAL)."""
+    name = request.peername
+    try:
+        if not name.isascii():
+            request = replace(request, peername=name.encode("idna").decode())
+        if not name.isprintable() or len(request.peername) > netlink.MAX_PEERNAME:
+            raise ValueError
+        netlink.build(_answer(request, 0))
+    except ValueError:  # UnicodeError is one
+        raise handshake_error(errno.EINVAL, name[:64], request.message_type) from None
+    return request
+
+
+def _answer(request: HandshakeRequest, number: int) -> netlink.Request:
     return netlink.Request(
-        pending.number,
+        number,
         request.message_type,
         request.peername,
         request.timeout_ms,
@@ -308,7 +321,7 @@ class HandshakeNet:
             raise _error(errno.ESRCH, request)
         if len(self._requests) >= self._max_pending:
             raise _error(errno.EAGAIN, request)
-        request = replace(request, timeout_ms=request.timeout_ms or self._default_timeout_ms)
+        request = _checked(replace(request, timeout_ms=request.timeout_ms or self._default_timeout_ms))
         pending = _Pending(port, request)
         self._requests.add(pending)
         try:
@@ -348,7 +361,7 @@ class HandshakeNet:
             pending.agent = agent
             pending.descriptor = _Descriptor(ours, pending)
             agent.taken[pending.number] = pending
-            if agent.send(_answer(pending), seq=seq, fds=(theirs.fileno(),)):
+            if agent.send(_answer(pending.request, pending.number), seq=seq, fds=(theirs.fileno(),)):
                 pending.descriptor.attach()
 
     def agent_gone(self, agent: _Agent) -> None:

@@ -73,6 +73,9 @@ _ROWS: Final[dict[tuple[int, int | None], _Row]] = {
     (errno.EPROTO, None): _Row("the TLS handshake failed", "check that the other end speaks TLS 1.3 on QUIC"),
     (errno.EAGAIN, None): _Row("too many handshakes are under way", "try again later"),
     (errno.ECANCELED, None): _Row("the handshake was broken off"),
+    (errno.EINVAL, None): _Row(
+        "the handshake asked for makes no sense", "give the host's name or IP address"
+    ),
     (errno.EOPNOTSUPP, None): _Row("the agent cannot do this kind of handshake"),
 }
 
@@ -121,6 +124,7 @@ def peer_alert_error(
 
 
 def _sentence(peer: str, reason: str, remedy: str) -> str:
+    peer = _printable(peer.encode(errors="replace"))
     text = reason if peer in reason else f"{peer}: {reason}"
     return f"{text}; {remedy}" if remedy else text
 

@@ -380,15 +380,51 @@ def test_crypto_data_at_the_wrong_level(pki: Pki, agents: Agents) -> None:
     run(main, bus)
 
 
-def test_real_client_hello_of_another_implementation(pki: Pki, agents: Agents) -> None:
-    """Samba's ClientHello: its parameters and ALPN are understood, and the server's flight goes out."""
+def samba_hello() -> bytes:
     text = (Path(__file__).parents[1] / "vectors" / "smbclient-clienthello.hex").read_text()
-    hello = bytes.fromhex("".join(line for line in text.split() if not line.startswith("#")))
+    return bytes.fromhex("".join(line for line in text.split() if not line.startswith("#")))
+
+
+def without_extension(hello: bytes, kind: int) -> bytes:
+    """The ClientHello (RFC 8446 §4.1.2) with that extension renamed to one that nobody knows."""
+    at = 4 + 2 + 32
+    at += 1 + hello[at]  # legacy_session_id
+    at += 2 + int.from_bytes(hello[at : at + 2], "big")  # cipher_suites
+    at += 1 + hello[at]  # legacy_compression_methods
+    at += 2
+    while int.from_bytes(hello[at : at + 2], "big") != kind:
+        at += 4 + int.from_bytes(hello[at + 2 : at + 4], "big")
+    return hello[:at] + b"\xfe\xfe" + hello[at + 2 :]
+
+
+@pytest.mark.parametrize(
+    ("extension", "code", "alert"),
+    [(0x10, errno.EPROTONOSUPPORT, 120), (0x39, errno.EPROTO, 109)],
+    ids=["no ALPN", "no transport parameters"],
+)
+def test_extension_missing(pki: Pki, agents: Agents, extension: int, code: int, alert: int) -> None:
+    """RFC 9001 §8.1 and §8.2; nothing of the server's flight goes out."""
     bus, _ = agents.private(toml(server=pki.server))
 
     async def main(net: HandshakeNet) -> None:
         server = FakePort(b"server")
-        server.receive(CryptoLevel.INITIAL, hello)
+        server.receive(CryptoLevel.INITIAL, without_extension(samba_hello(), extension))
+        with pytest.raises(HandshakeError) as caught:
+            await hs.tls_server_hello_x509(net, server)
+        assert caught.value.errno == code
+        assert server.close is not None and server.close.errcode == 0x100 + alert
+        assert server.order == ["CONNECTION_CLOSE"]
+
+    run(main, bus)
+
+
+def test_real_client_hello_of_another_implementation(pki: Pki, agents: Agents) -> None:
+    """Samba's ClientHello: its parameters and ALPN are understood, and the server's flight goes out."""
+    bus, _ = agents.private(toml(server=pki.server))
+
+    async def main(net: HandshakeNet) -> None:
+        server = FakePort(b"server")
+        server.receive(CryptoLevel.INITIAL, samba_hello())
         with pytest.raises(HandshakeError):
             await hs.tls_server_hello_x509(net, server, timeout_ms=1000)
         assert "CRYPTO HANDSHAKE" in server.order

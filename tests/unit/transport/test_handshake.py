@@ -538,3 +538,31 @@ def test_every_sentence_names_peer_and_is_one_line() -> None:
         error = peer_alert_error(close, NAME)
         assert NAME in str(error) and str(error).isprintable()
         assert error.errno
+
+
+@pytest.mark.parametrize("name", ["h" * 256, "a\0b.test", "a\nb", "ü" * 300, "\udcff.test"])
+def test_names_that_cannot_be_sent(name: str) -> None:
+    """They are refused before an agent hears of them, which would hang up on such a request."""
+
+    async def main(net: HandshakeNet) -> None:
+        agent = Agent(net)
+        await fails(file(net, Port(), peername=name), errno.EINVAL)
+        await fails(file(net, Port(), timeout_ms=1 << 40), errno.EINVAL, NAME)
+        assert net.agents == 1
+        agent.close()
+
+    run(main)
+
+
+def test_international_name() -> None:
+    async def main(net: HandshakeNet) -> None:
+        agent = Agent(net)
+        outcome = file(net, Port(), peername="bücher.example")
+        request, descriptor = await agent.take()
+        assert request.peername == "xn--bcher-kva.example"
+        agent.send(netlink.Done(errno.EACCES, request.sockfd))
+        await fails(outcome, errno.EACCES, "xn--bcher-kva.example")
+        descriptor.close()
+        agent.close()
+
+    run(main)
