@@ -1,0 +1,106 @@
+"""Random frames: well-formed, with values that are small, large, or next to a limit; and now and then broken."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from quicfs.transport import frame, limits, varint
+
+_EDGES = (
+    0,
+    1,
+    2,
+    63,
+    64,
+    limits.STREAM_WINDOW - 1,
+    limits.STREAM_WINDOW,
+    limits.CONNECTION_WINDOW,
+    limits.MAX_CRYPTO_BUFFER,
+    (1 << 60) - 1,
+    1 << 60,
+    varint.MAX - 1,
+    varint.MAX,
+)
+
+
+class FrameMaker:
+    """Frames from one random source."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._makers: list[Callable[[], bytes]] = [
+            lambda: frame.write_padding(rng.randrange(1, 20)),
+            frame.write_ping,
+            self._ack,
+            lambda: frame.write_reset_stream(self._stream_id(), self._number(), self._number()),
+            lambda: frame.write_stop_sending(self._stream_id(), self._number()),
+            self._crypto,
+            lambda: frame.write_new_token(rng.randbytes(rng.randrange(1, 40))),
+            self._stream,
+            self._stream,
+            self._stream,
+            lambda: frame.write_max_data(self._number()),
+            lambda: frame.write_max_stream_data(self._stream_id(), self._number()),
+            lambda: frame.write_max_streams(self._number(), rng.random() < 0.5),
+            lambda: frame.write_data_blocked(self._number()),
+            lambda: frame.write_stream_data_blocked(self._stream_id(), self._number()),
+            lambda: frame.write_streams_blocked(self._number(), rng.random() < 0.5),
+            self._new_connection_id,
+            lambda: frame.write_retire_connection_id(self._number()),
+            lambda: frame.write_path_challenge(rng.randbytes(8)),
+            lambda: frame.write_path_response(rng.randbytes(8)),
+            frame.write_handshake_done,
+            lambda: rng.randbytes(rng.randrange(1, 12)),
+        ]
+
+    def payload(self) -> bytes:
+        """One packet's content: one to six frames, sometimes cut short or with a bit turned over."""
+        rng = self._rng
+        data = bytearray().join(rng.choice(self._makers)() for _ in range(rng.randrange(1, 7)))
+        if rng.random() < 0.1:
+            del data[rng.randrange(1, len(data) + 1) :]
+        if rng.random() < 0.1:
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        return bytes(data[:1200])
+
+    def _number(self) -> int:
+        rng = self._rng
+        if rng.random() < 0.5:
+            return rng.randrange(100)
+        return rng.choice(_EDGES)
+
+    def _stream_id(self) -> int:
+        return self._rng.randrange(16) if self._rng.random() < 0.8 else self._number()
+
+    def _offset(self, length: int) -> int:
+        return min(self._number(), varint.MAX - length)
+
+    def _stream(self) -> bytes:
+        rng = self._rng
+        data = rng.randbytes(rng.randrange(60))
+        head = frame.write_stream_header(
+            self._stream_id(), self._offset(len(data)), len(data), rng.random() < 0.2
+        )
+        return head + data
+
+    def _crypto(self) -> bytes:
+        data = self._rng.randbytes(self._rng.randrange(60))
+        return frame.write_crypto_header(self._offset(len(data)), len(data)) + data
+
+    def _new_connection_id(self) -> bytes:
+        rng = self._rng
+        sequence = self._number()
+        cid = rng.randbytes(rng.randrange(1, 21))
+        return frame.write_new_connection_id(sequence, rng.randrange(sequence + 1), cid, rng.randbytes(16))
+
+    def _ack(self) -> bytes:
+        rng = self._rng
+        ranges = []
+        top = rng.randrange(40)
+        while top >= 0 and len(ranges) < 10:
+            low = max(0, top - rng.randrange(5))
+            ranges.append((low, top))
+            top = low - 2 - rng.randrange(5)
+        ecn = (self._number(), self._number(), self._number()) if rng.random() < 0.3 else None
+        return frame.write_ack(ranges, self._number(), ecn, 200)
