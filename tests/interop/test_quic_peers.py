@@ -24,17 +24,24 @@ from quicfs.certs import CertificateFiles
 from quicfs.transport.handshake import HandshakeRequest
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.socket import QuicSocket
-from quicfs.transport.uapi import AuthMode, MessageType, SockOpt
+from quicfs.transport.uapi import AuthMode, Config, MessageType, SockOpt, TlsCipher
 
 PROGRAM = Path(__file__).with_name("peers") / "quic_peer.py"
 ALPN = b"perf"
 HEADER_SIZE = 8
 SIZE = 100_000_000
 DUPLEX_SIZE = 20_000_000
+SMALL_SIZE = 1_000_000
+DEFAULTS = Config()
 BLOCK = memoryview(random.Random(2).randbytes(1 << 20))
 STALL_S = 30.0  # without a byte of progress; how long all of it takes is the machine's business
 
 Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """For transfers that take a moment."""
+
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
@@ -182,48 +189,120 @@ def assert_equal(ours: Transferred, peer: dict[str, Any], sent: int, received: i
     assert (peer["received_sha256"], peer["sent_sha256"]) == (ours.sent.sha256, ours.received.sha256)
 
 
+@asynccontextmanager
+async def our_server(certificates: CertificateFiles, config: Config) -> AsyncIterator[QuicSocket]:
+    """A listening socket with an agent of its own."""
+    async with server_net(AgentOptions(cert=certificates.cert, key=certificates.key)) as net:
+        listener = QuicSocket(net)
+        listener.setsockopt(SockOpt.ALPN, ALPN)
+        listener.setsockopt(SockOpt.CONFIG, config.pack())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        try:
+            yield listener
+        finally:
+            await listener.close()
+            await listener.wait_closed()
+
+
+@asynccontextmanager
+async def our_client(port: int, certificates: CertificateFiles, config: Config) -> AsyncIterator[QuicSocket]:
+    """A connected socket, its handshake done by an agent of its own."""
+    async with client_net(AgentOptions(ca=certificates.ca)) as net:
+        connection = QuicSocket(net.net)
+        connection.setsockopt(SockOpt.ALPN, ALPN)
+        connection.setsockopt(SockOpt.CONFIG, config.pack())
+        try:
+            await connection.connect(("127.0.0.1", port))
+            await connection.handshake(HandshakeRequest(MessageType.CLIENTHELLO, peername="localhost"))
+            yield connection
+        finally:
+            await connection.close()
+            await connection.wait_closed()
+
+
+async def serve_peer(
+    stack: str,
+    certificates: CertificateFiles,
+    upload: int,
+    download: int,
+    *,
+    config: Config = DEFAULTS,
+    peer_arguments: Sequence[str] = (),
+    progress: Progress = silent,
+) -> QuicSocket:
+    """The peer is the client. Returns our end of the connection, which is over."""
+    async with our_server(certificates, config) as listener:
+        arguments = ["client", "--port", str(listener.getsockname()[1]), "--ca", certificates.ca]
+        arguments += ["--upload", str(upload), "--download", str(download), *peer_arguments]
+        async with running(stack, arguments) as client:
+            connection = await asyncio.wait_for(listener.accept(), STALL_S)
+            await connection.handshake(HandshakeRequest(MessageType.SERVERHELLO, auth_mode=AuthMode.X509))
+            stream = await asyncio.wait_for(connection.accept_stream(), STALL_S)
+            ours = await answer(stream, upload + download, progress)
+            assert_equal(ours, await client.result(), sent=download, received=upload)
+        await connection.close()
+        return connection
+
+
+async def ask_peer(
+    stack: str,
+    certificates: CertificateFiles,
+    upload: int,
+    download: int,
+    *,
+    config: Config = DEFAULTS,
+    peer_arguments: Sequence[str] = (),
+    progress: Progress = silent,
+) -> QuicSocket:
+    """The peer is the server. Returns our end of the connection, which is over."""
+    arguments = ["server", "--cert", certificates.cert, "--key", certificates.key, *peer_arguments]
+    async with running(stack, arguments) as server:
+        port = int((await server.line()).removeprefix("ready "))
+        async with our_client(port, certificates, config) as connection:
+            ours = await request(connection.open_stream(), upload, download, progress)
+            assert_equal(ours, await server.result(), sent=upload, received=download)
+        return connection
+
+
 @TRANSFERS
 def test_peer_as_client(
     stack: str, certificates: CertificateFiles, progress: Progress, upload: int, download: int
 ) -> None:
-    async def main() -> None:
-        options = AgentOptions(cert=certificates.cert, key=certificates.key)
-        async with server_net(options) as net:
-            listener = QuicSocket(net)
-            listener.setsockopt(SockOpt.ALPN, ALPN)
-            listener.bind(("127.0.0.1", 0))
-            listener.listen()
-            port = listener.getsockname()[1]
-            arguments = ["client", "--host", "127.0.0.1", "--port", str(port), "--ca", certificates.ca]
-            arguments += ["--upload", str(upload), "--download", str(download)]
-            async with running(stack, arguments) as client:
-                connection = await asyncio.wait_for(listener.accept(), STALL_S)
-                await connection.handshake(HandshakeRequest(MessageType.SERVERHELLO, auth_mode=AuthMode.X509))
-                stream = await asyncio.wait_for(connection.accept_stream(), STALL_S)
-                ours = await answer(stream, upload + download, progress)
-                assert_equal(ours, await client.result(), sent=download, received=upload)
-            await connection.close()
-            await listener.close()
-            await listener.wait_closed()
-
-    asyncio.run(main())
+    asyncio.run(serve_peer(stack, certificates, upload, download, progress=progress))
 
 
 @TRANSFERS
 def test_peer_as_server(
     stack: str, certificates: CertificateFiles, progress: Progress, upload: int, download: int
 ) -> None:
-    async def main() -> None:
-        arguments = ["server", "--cert", certificates.cert, "--key", certificates.key]
-        async with running(stack, arguments) as server, client_net(AgentOptions(ca=certificates.ca)) as net:
-            port = int((await server.line()).removeprefix("ready "))
-            connection = QuicSocket(net.net)
-            connection.setsockopt(SockOpt.ALPN, ALPN)
-            await connection.connect(("127.0.0.1", port))
-            await connection.handshake(HandshakeRequest(MessageType.CLIENTHELLO, peername="localhost"))
-            ours = await request(connection.open_stream(), upload, download, progress)
-            assert_equal(ours, await server.result(), sent=upload, received=download)
-            await connection.close()
-            await connection.wait_closed()
+    asyncio.run(ask_peer(stack, certificates, upload, download, progress=progress))
 
-    asyncio.run(main())
+
+@pytest.mark.parametrize("cipher", TlsCipher, ids=lambda cipher: cipher.name)
+def test_ciphers(stack: str, certificates: CertificateFiles, cipher: TlsCipher) -> None:
+    """Each AEAD of RFC 9001 §5.3, asked for on our side."""
+    config = Config(payload_cipher_type=cipher)
+    asyncio.run(serve_peer(stack, certificates, SMALL_SIZE, SMALL_SIZE, config=config))
+    asyncio.run(ask_peer(stack, certificates, SMALL_SIZE, SMALL_SIZE, config=config))
+
+
+def test_peer_proves_its_address(stack: str, certificates: CertificateFiles) -> None:
+    """RFC 9000 §8.1.2: our Retry, the peer's token."""
+    config = Config(validate_peer_address=1)
+    connection = asyncio.run(serve_peer(stack, certificates, SMALL_SIZE, SMALL_SIZE, config=config))
+    assert connection.connection.retry_scid is not None
+
+
+def test_we_prove_our_address(stack: str, certificates: CertificateFiles) -> None:
+    """RFC 9000 §8.1.2: the peer's Retry, our token."""
+    connection = asyncio.run(
+        ask_peer(stack, certificates, SMALL_SIZE, SMALL_SIZE, peer_arguments=["--retry"])
+    )
+    assert connection.connection.retry_scid is not None
+
+
+def test_peer_begins_with_an_unknown_version(stack: str, certificates: CertificateFiles) -> None:
+    """RFC 9000 §6: our Version Negotiation brings it to version 1."""
+    version = ["--first-version", "0x1a2a3a4a"]
+    asyncio.run(serve_peer(stack, certificates, SMALL_SIZE, SMALL_SIZE, peer_arguments=version))

@@ -205,6 +205,9 @@ def configure(stack: Any, options: argparse.Namespace) -> Any:
     else:
         configuration.load_verify_locations(options.ca)
         configuration.server_name = options.name
+        if options.first_version is not None:
+            configuration.original_version = options.first_version
+            configuration.supported_versions = [options.first_version, 1]
     return configuration
 
 
@@ -229,7 +232,11 @@ async def serve(stack: Any, options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = await stack.asyncio.serve(
-        options.host, options.port, configuration=configure(stack, options), create_protocol=Protocol
+        options.host,
+        options.port,
+        configuration=configure(stack, options),
+        create_protocol=Protocol,
+        retry=options.retry,
     )
     port = server._transport.get_extra_info("sockname")[1]  # neither stack says it otherwise
     print(f"ready {port}", flush=True)
@@ -296,9 +303,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if role == "server":
             arguments_of_role.add_argument("--cert", required=True)
             arguments_of_role.add_argument("--key", required=True)
+            arguments_of_role.add_argument("--retry", action="store_true", help="clients prove their address")
         else:
             arguments_of_role.add_argument("--ca", required=True)
             arguments_of_role.add_argument("--name", default="localhost")
+            arguments_of_role.add_argument(
+                "--first-version", type=lambda text: int(text, 0), help="a QUIC version to begin with"
+            )
             arguments_of_role.add_argument("--upload", type=int, default=0, metavar="BYTES")
             arguments_of_role.add_argument("--download", type=int, default=0, metavar="BYTES")
     return parser.parse_args(arguments)
