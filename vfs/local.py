@@ -195,6 +195,7 @@ class LocalTree(FileSystem):
             where = directory.child_path(raw)
             if through_link:
                 where = self._nodes.path_of(fd, where)
+            self._parent_changed(directory, dir_fd, raw)
             node = self._nodes.intern(key, where)
             return LocalFile(self._files, node, fd, access), attr, True
         except BaseException:
@@ -284,6 +285,7 @@ class LocalTree(FileSystem):
                 raise FsError(Status.IS_DIR, "hard link")
             # linkat(2) with AT_SYMLINK_FOLLOW: the only way that needs no capability
             os.link(f"/proc/self/fd/{node_fd}", name, dst_dir_fd=fd, follow_symlinks=True)
+            self._changed(node_fd)
             return self._nodes.stat.of_descriptor(node_fd)[1]
 
     async def unlink(self, directory: Node, path: str) -> None:
@@ -306,6 +308,7 @@ class LocalTree(FileSystem):
                 os.rename(src, dst, src_dir_fd=src_fd, dst_dir_fd=dst_fd)
             else:
                 syscalls.rename_noreplace(src_fd, src, dst_fd, dst)
+            self._nodes.stat.changed(key)
             self._nodes.renamed(key, old, new, tree=attr.kind is FileKind.DIRECTORY)
 
     # Changing attributes
@@ -322,6 +325,7 @@ class LocalTree(FileSystem):
                 finally:
                     file.close()
             local_change.apply(fd, path, changes)
+            self._changed(fd)
             return self._nodes.stat.of_descriptor(fd)[1]
 
     async def fsync(self, node: Node) -> None:
@@ -354,6 +358,7 @@ class LocalTree(FileSystem):
         flags = (os.XATTR_CREATE if create else 0) | (os.XATTR_REPLACE if replace else 0)
         with self._opened(node) as (fd, _):
             os.setxattr(f"/proc/self/fd/{fd}", name, value, flags)
+            self._changed(fd)
 
     async def listxattr(self, node: Node) -> list[str]:
         with self._opened(node) as (fd, _):
@@ -364,6 +369,7 @@ class LocalTree(FileSystem):
         _check_xattr(name)
         with self._opened(node) as (fd, _):
             os.removexattr(f"/proc/self/fd/{fd}", name)
+            self._changed(fd)
 
     async def copy_range(
         self, source: OpenFile, offset: int, target: OpenFile, target_offset: int, length: int
@@ -382,6 +388,24 @@ class LocalTree(FileSystem):
         self._pool.shutdown(wait=False)
 
     # Helpers
+
+    def _changed(self, fd: int) -> None:
+        """Count a change of what `fd` names."""
+        self._nodes.stat.changed(self._nodes.stat.of_descriptor(fd)[0])
+
+    def _parent_changed(self, directory: LocalNode, dir_fd: int, raw: bytes) -> None:
+        parent = raw.rpartition(b"/")[0]
+        if not parent:
+            self._nodes.stat.changed(directory.key)
+            return
+        try:
+            fd = open_beneath(dir_fd, parent, O_DIR)
+        except (OSError, FsError):
+            return  # renamed a moment ago: the file is made all the same
+        try:
+            self._changed(fd)
+        finally:
+            os.close(fd)
 
     def _writable(self) -> None:
         if self._read_only:
@@ -407,6 +431,7 @@ class LocalTree(FileSystem):
             if parent:
                 fd = open_beneath(dir_fd, parent, O_DIR)
             yield fd, name, directory.child_path(parent + b"/" + name if parent else name)
+            self._changed(fd)
         except OSError as error:
             raise fs_error(error, path) from None
         finally:

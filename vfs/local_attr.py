@@ -29,6 +29,9 @@ _ENTRY: Final = syscalls.AT_SYMLINK_NOFOLLOW | syscalls.AT_NO_AUTOMOUNT
 _STATX: Final = struct.Struct("=I12xIIIHxxQQQ8xqI4xqI4xqI4xqI4xIIII")
 _STATX_SIZE: Final = 256
 
+MAX_COUNTED: Final = 4096
+"""Objects whose changes are counted; the one whose last change is longest ago goes first."""
+
 
 class ObjectKey(NamedTuple):
     """What tells one object from all others, also from a later one with the same inode number."""
@@ -41,10 +44,23 @@ class ObjectKey(NamedTuple):
 class StatReader:
     """Reads attributes into one buffer of its own; for one thread."""
 
-    def __init__(self, home_device: int | None = None) -> None:
+    def __init__(self) -> None:
         self._buffer = bytearray(_STATX_SIZE)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
-        self._home = home_device  # None: that of the first object read
+        self._home: int | None = None  # the device of the first object read, which is the root
+        self._changes: dict[ObjectKey, int] = {}
+
+    def changed(self, key: ObjectKey) -> None:
+        """To be told after each change that we make.
+
+        Before Linux 6.13, and on some file systems still, the change time moves in steps of milliseconds
+        only; what is counted here tells the changes within one step apart. (Another program's changes
+        within one step with ours are not told apart there.)
+        """
+        count = self._changes.pop(key, 0) + 1
+        if len(self._changes) >= MAX_COUNTED:
+            del self._changes[next(iter(self._changes))]
+        self._changes[key] = count
 
     def of_entry(self, dir_fd: int, name: bytes) -> tuple[ObjectKey, Attr]:
         """The object that one name (never a path) stands for in a directory; links are not followed."""
@@ -67,6 +83,7 @@ class StatReader:
         mtime_ns += mtime * 1_000_000_000
         ctime_ns += ctime * 1_000_000_000
         birth_ns = btime_ns + btime * 1_000_000_000 if mask & _STATX_BTIME else 0
+        key = ObjectKey(device, inode, birth_ns)
         attr = Attr(
             _KINDS.get(stat.S_IFMT(mode), FileKind.CHARACTER),  # what is unknown is never opened
             mode & 0o7777,
@@ -81,7 +98,7 @@ class StatReader:
             mtime_ns,
             ctime_ns,
             birth_ns or mtime_ns,
-            ctime_ns,
+            ctime_ns + self._changes.get(key, 0),
             rdev_major << 20 | rdev_minor,
         )
-        return ObjectKey(device, inode, birth_ns), attr
+        return key, attr

@@ -121,6 +121,7 @@ class LocalFile(OpenFile):
                     _write_fully(fd, memoryview(data)[done:], offset + done)
         except OSError as error:
             raise self._error(error) from None
+        self._context.stat.changed(self._node.key)
         return length
 
     async def getattr(self) -> Attr:
@@ -139,6 +140,7 @@ class LocalFile(OpenFile):
             local_change.apply(fd, fd, changes)
         except OSError as error:
             raise self._error(error) from None
+        self._context.stat.changed(self._node.key)
         return self._attr()
 
     async def fsync(self, *, data_only: bool = False) -> None:
@@ -177,6 +179,7 @@ class LocalFile(OpenFile):
             await self._descriptor.run(self._context.pool, syscalls.fallocate, mode, offset, length)
         except OSError as error:
             raise self._error(error) from None
+        self._context.stat.changed(self._node.key)
 
     async def copy_to(self, offset: int, target: LocalFile, target_offset: int, length: int) -> int:
         """The tree's `copy_range`. The server's disk may share the blocks of both files."""
@@ -201,6 +204,7 @@ class LocalFile(OpenFile):
                 done += count
         except OSError as error:
             raise self._error(error) from None
+        self._context.stat.changed(target._node.key)
         return done
 
     def _attr(self) -> Attr:

@@ -378,6 +378,55 @@ def test_read_only(share) -> None:
     assert (share.path / "f").stat().st_ctime_ns == before.st_ctime_ns
 
 
+def test_every_change_changes_the_change_number(share) -> None:
+    """Also within one step of the kernel's clock, which is milliseconds on older ones."""
+
+    async def scenario(tree: LocalTree) -> None:
+        root = tree.root
+        file, _, _ = await tree.open(root, "f", NEW)
+        node = file.node
+        seen: list[int] = []
+
+        async def differs() -> None:
+            attr = await file.getattr()
+            assert attr == await tree.getattr(node) == (await tree.lookup(root, "f"))[1]
+            assert attr == next(e.attr for e in (await tree.readdir(root)).entries if e.name == "f")
+            seen.append(attr.change)
+
+        for step in range(100):
+            await file.write(0, bytes([step]))
+            await differs()
+            await tree.setattr(node, SetAttr(mode=0o600 + step % 8))
+            await differs()
+            await file.setattr(SetAttr(mtime_ns=step))
+            await differs()
+            await tree.setxattr(node, "user.a", bytes([step]))
+            await differs()
+        await tree.link(node, root, "g")
+        await differs()
+        assert len(set(seen)) == len(seen)
+        await differs()
+        assert seen[-1] == seen[-2]
+        await file.close()
+
+        directory, _ = await tree.mkdir(root, "d")
+        seen = []
+        for step in range(50):
+            for call in (
+                tree.mkdir(directory, f"d{step}"), tree.symlink(root, f"d/s{step}", "x"),
+                tree.open(root, f"d/f{step}", NEW), tree.open(directory, f"g{step}", NEW),
+                tree.rename(directory, f"g{step}", directory, "h"), tree.unlink(directory, f"f{step}"),
+                tree.rmdir(root, f"d/d{step}"), tree.rename(root, f"d/s{step}", root, "out"),
+            ):  # fmt: skip
+                made = await call
+                if isinstance(made, tuple) and len(made) == 3:
+                    await made[0].close()
+                seen.append((await tree.getattr(directory)).change)
+        assert len(set(seen)) == len(seen)
+
+    share.run(scenario)
+
+
 def test_memory_file_systems(share) -> None:
     """tmpfs knows no RWF_NOWAIT."""
     folder = Path(tempfile.mkdtemp(dir="/dev/shm"))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quicfs.vfs import FsError, Status
 from quicfs.vfs.names import encode_path, split_path
@@ -51,3 +55,16 @@ def test_the_empty_path_names_the_directory_itself_only() -> None:
     assert encode_path("") == b""
     with pytest.raises(FsError):
         split_path("")
+
+
+@given(st.text(st.characters() | st.sampled_from("/.\0\udc80\udcff"), max_size=300))
+def test_any_text_is_a_path_or_refused(path: str) -> None:
+    try:
+        raw = encode_path(path)
+    except FsError as error:
+        assert error.status in (Status.INVALID, Status.NAME_TOO_LONG, Status.BAD_NAME)
+        str(error).encode("utf-8", "surrogateescape")
+        return
+    assert b"\0" not in raw and not raw.startswith(b"/")
+    assert not raw or {b"", b".", b".."}.isdisjoint(raw.split(b"/"))
+    assert os.fsdecode(raw) == path
