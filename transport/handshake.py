@@ -64,6 +64,9 @@ class HandshakePort(Protocol):
     def attach_crypto_reader(self, callback: CryptoReader | None) -> None:
         """From now on hand CRYPTO bytes in order to `callback`, starting with those that came before."""
 
+    def handshake_done(self) -> None:
+        """TLS is complete: called once, when an agent has reported success."""
+
 
 @dataclass(frozen=True, slots=True)
 class HandshakeRequest:
@@ -327,7 +330,9 @@ class HandshakeNet:
         try:
             async with asyncio.timeout(request.timeout_ms / 1000):
                 await self._announce(pending)
-                return await pending.outcome
+                result = await pending.outcome
+            port.handshake_done()
+            return result
         except TimeoutError:
             raise _error(errno.ETIMEDOUT, request, pending.reason) from None
         finally:

@@ -21,7 +21,8 @@ from quicfs.transport.conn import OPEN, Connection, ConnectionConfig, State
 from quicfs.transport.driver import Driver, resolve
 from quicfs.transport.endpoint import Listener
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
-from quicfs.transport.handshake import HandshakeNet, HandshakeRequest, HandshakeResult
+from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest, HandshakeResult
+from quicfs.transport.handshake_errors import peer_alert_error
 from quicfs.transport.path import Address
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.sockopts import CIPHER_SUITES, GETTERS, SETTERS
@@ -29,6 +30,8 @@ from quicfs.transport.stream import Stream
 from quicfs.transport.uapi import SockOpt, StreamFlags
 
 CryptoReader = Callable[[int, bytes], None]
+
+_INTERNAL_ERROR = 80  # TLS alert (RFC 8446 §6.2)
 
 
 class Received(NamedTuple):
@@ -55,7 +58,8 @@ class QuicSocket:
             congestion_control_algo=self.config.congestion,
         )
         self.alpn: tuple[bytes, ...] = ()
-        self.phrase: uapi.ConnectionClose | None = None
+        self.phrase: uapi.ConnectionClose | None = None  # why the agent gave up
+        self._request: HandshakeRequest | None = None
         self._bound: tuple[str, int] | None = None
         self._driver: Driver | None = None
         self._conn: Connection | None = None
@@ -174,8 +178,12 @@ class QuicSocket:
         driver.own(conn, self._on_progress)
 
     async def handshake(self, request: HandshakeRequest) -> HandshakeResult:
-        """Ask an agent for the TLS handshake and wait for it. HandshakeError (an OSError) if it fails."""
+        """Ask an agent for the TLS handshake and wait for it, or for the end of the connection.
+
+        HandshakeError (an OSError) if TLS fails here or at the peer, ClosedError if the connection does.
+        """
         conn = self.connection
+        self._request = request
         task = self.loop.create_task(self.net.handshake(self, request))
         try:
             while not task.done():
@@ -183,33 +191,53 @@ class QuicSocket:
                 await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
                 self._waiter = None
                 if not task.done() and conn.state not in OPEN:
-                    raise conn.closed or ClosedError(0, False, "closed", remote=False)
-            result = task.result()
+                    raise self._refusal() or self._end()
+            return task.result()
         except BaseException as error:
             task.cancel()
             self._waiter = None
             self._fail_handshake(error)
             raise
-        conn.handshake_complete(self.loop.time())
-        if self._driver is not None:
-            self._driver.replay(conn)
-        self.check_open()
-        return result
+
+    def _refusal(self) -> HandshakeError | None:
+        """What to say when the peer's TLS ended the connection; None if something else did."""
+        closed = self.connection.closed
+        request = self._request
+        if closed is None or request is None or not closed.remote or closed.is_application:
+            return None
+        if not 0 <= closed.code - TransportErrorCode.CRYPTO_ERROR <= 0xFF:
+            return None
+        phrase = closed.reason.encode()[: uapi.PHRASE_MAX_LEN]
+        return peer_alert_error(
+            uapi.ConnectionClose(closed.code, 0, phrase), request.peername, request.message_type
+        )
+
+    def _end(self) -> ClosedError:
+        """Why the connection is over. A server may refuse a client's certificate after `handshake` returned."""
+        closed = self.connection.closed
+        if closed is None:
+            return ClosedError(TransportErrorCode.NO_ERROR, False, "closed", remote=False)
+        refusal = self._refusal()
+        if refusal is not None:
+            return ClosedError(closed.code, False, str(refusal), remote=True)
+        return closed
 
     def _fail_handshake(self, error: BaseException) -> None:
         conn = self.connection
         if conn.state not in OPEN:
             return
-        phrase = self.phrase
-        code = (
-            phrase.errcode if phrase is not None else TransportErrorCode.CRYPTO_ERROR + 80
-        )  # internal_error
-        if isinstance(error, asyncio.CancelledError):
+        code, reason = TransportErrorCode.CRYPTO_ERROR + _INTERNAL_ERROR, ""
+        if self.phrase is not None:
+            code, reason = self.phrase.errcode, self.phrase.phrase.decode("utf-8", "replace")
+        elif isinstance(error, asyncio.CancelledError):
             code = TransportErrorCode.NO_ERROR
-        conn.close(
-            self.loop.time(), code, phrase.phrase.decode("utf-8", "replace") if phrase is not None else ""
-        )
+        conn.close(self.loop.time(), code, reason)
         self._kick()
+
+    def handshake_done(self) -> None:
+        self.connection.handshake_complete(self.loop.time())
+        if self._driver is not None:
+            self._driver.replay(self.connection)
 
     # --- HandshakePort, and options
 
@@ -362,7 +390,7 @@ class QuicSocket:
     def check_open(self) -> None:
         conn = self.connection
         if conn.state not in OPEN:
-            raise conn.closed or ClosedError(TransportErrorCode.NO_ERROR, False, "closed", remote=False)
+            raise self._end()
 
     def read(self, stream: Stream, limit: int) -> memoryview:
         conn = self.connection

@@ -212,6 +212,7 @@ class FakePort:
         self.close: ConnectionClose | None = None
         self.on_peer_close: Callable[[ConnectionClose], None] = lambda close: None
         self.hello_sent = asyncio.Event()
+        self.done = False
         self._reader: Callable[[int, bytes], None] | None = None
         self._early: list[tuple[int, bytes]] = []
 
@@ -238,6 +239,9 @@ class FakePort:
         assert level == CryptoLevel.INITIAL or (1, level) in self.secrets
         if self.peer is not None:
             asyncio.get_running_loop().call_soon(self.peer.receive, level, data)
+
+    def handshake_done(self) -> None:
+        self.done = True
 
     def attach_crypto_reader(self, callback: Callable[[int, bytes], None] | None) -> None:
         self._reader = callback

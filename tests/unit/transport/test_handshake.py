@@ -30,6 +30,7 @@ class Port:
         self.set: list[tuple[int, bytes]] = []
         self.sent: list[tuple[int, bytes]] = []
         self.reader: Callable[[int, bytes], None] | None = None
+        self.done = False
 
     def getsockopt(self, optname: int) -> bytes:
         if optname == SockOpt.ALPN:
@@ -45,6 +46,9 @@ class Port:
 
     def send_crypto(self, level: int, data: bytes) -> None:
         self.sent.append((level, data))
+
+    def handshake_done(self) -> None:
+        self.done = True
 
     def attach_crypto_reader(self, callback: Callable[[int, bytes], None] | None) -> None:
         self.reader = callback
