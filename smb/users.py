@@ -17,7 +17,7 @@ from typing import Final
 
 from impacket import ntlm
 
-__all__ = ["MAX_FILE", "UserDb", "UserDbError", "nt_hash"]
+__all__ = ["MAX_FILE", "UserDb", "UserDbError", "check_name", "nt_hash"]
 
 _log = logging.getLogger("quicfs.smb")
 

@@ -3,7 +3,8 @@
     DOWN --connect--> UP --lost--> DOWN ...
 
 A call waits for the session, at most as long as the server may take to answer one call, counted from the
-moment the link went down: when the server has been away for that long, calls fail at once.
+moment the link went down. When the server has been away for that long, one call a second tries again,
+and the others fail at once.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ Connect = Callable[[], Awaitable[ByteStream]]
 T = TypeVar("T")
 
 _FIRST_DELAY_S: Final = 0.2
-_LONGEST_DELAY_S: Final = 5.0
-_LEAST_WAIT_S: Final = 1.0  # every call gets at least this long to see a server that just came back
+_LONGEST_DELAY_S: Final = 1.0
+_LEAST_WAIT_S: Final = 2.0  # for a call that tries whether the server is back
 
 # What the user has to change; trying again and again could lock the account.
 _PERMANENT: Final = {
@@ -53,6 +54,7 @@ class Link:
         self._delay = 0.0
         self._not_before = 0.0
         self._down_since: float | None = None
+        self._failed: ConnectError | None = None  # the last attempt since then
         self._closed = False
 
     async def open(self) -> Session:
@@ -69,7 +71,7 @@ class Link:
             await session.aclose()
             raise ConnectError(ConnectProblem.UNREACHABLE, "the file system was closed")
         self._session = session
-        self._down_since = None
+        self._down_since = self._failed = None
         self._delay = 0.0
         return session
 
@@ -84,15 +86,17 @@ class Link:
         now = loop.time()
         if self._down_since is None:
             self._down_since = now
-        deadline = max(self._down_since + self.settings.timeout, now + _LEAST_WAIT_S)
-        last: ConnectError | None = None
+        deadline = self._down_since + self.settings.timeout
+        if now >= deadline and self._failed is not None and now < self._not_before:
+            raise self._failure()
+        deadline = max(deadline, now + _LEAST_WAIT_S)
         while True:
             if self._attempt is None:
                 self._attempt = loop.create_task(self._attempt_once())
             attempt = self._attempt
             done, _ = await asyncio.wait((attempt,), timeout=max(0.0, deadline - loop.time()))
             if not done:
-                raise self._failure(last)
+                raise self._failure()
             if attempt.cancelled():
                 raise FsError(Status.DISCONNECTED, "the file system was closed")
             error = attempt.exception()
@@ -100,11 +104,11 @@ class Link:
                 return attempt.result()
             if not isinstance(error, ConnectError):
                 raise error
-            last = error
             if error.problem in _PERMANENT or loop.time() >= deadline:
-                raise self._failure(last)
+                raise self._failure()
 
-    def _failure(self, last: ConnectError | None) -> FsError:
+    def _failure(self) -> FsError:
+        last = self._failed
         if last is None:
             return FsError(Status.DISCONNECTED, self.settings.host)
         return FsError(_PERMANENT.get(last.problem, Status.DISCONNECTED), str(last))
@@ -118,12 +122,14 @@ class Link:
             async with asyncio.timeout(self.settings.timeout):
                 session = await self.open()
         except TimeoutError as error:
-            self._back_off()
             sentence = f"{self.settings.host} does not answer"
-            raise ConnectError(ConnectProblem.UNREACHABLE, sentence) from error
+            self._failed = ConnectError(ConnectProblem.UNREACHABLE, sentence)
+            self._back_off()
+            raise self._failed from error
         except ConnectError as error:
             if self._delay == 0:
                 _log.warning("cannot connect: %s", error)
+            self._failed = error
             self._back_off()
             raise
         finally:

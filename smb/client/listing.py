@@ -42,7 +42,7 @@ _DOTS: Final = (".", "..")
 class _Listing:
     """One listing: the entries so far, and the handle as long as there may be more."""
 
-    __slots__ = ("complete", "entries", "handle", "node", "session")
+    __slots__ = ("complete", "entries", "handle", "node", "seen", "session")
 
     def __init__(self, node: SmbNode) -> None:
         self.node = node
@@ -50,6 +50,8 @@ class _Listing:
         self.session: Session | None = None
         self.handle = b""
         self.complete = False
+        self.seen: frozenset[str] = frozenset()
+        """What had been read when the listing had to start over; it is not added again."""
 
     def close(self) -> None:
         if self.handle and self.session is not None:
@@ -85,17 +87,16 @@ class Listings:
         if listing.session is not session:
             # The first time, or after the connection was lost: from the start, past what we have.
             answers = await self._start(session, listing, posix)
-            seen = {entry.name for entry in listing.entries}
+            listing.seen = frozenset(entry.name for entry in listing.entries)
         else:
             answers = await session.exchange((self._query(session, listing.handle, posix),))
-            seen = set()
         for answer in answers:
             if answer.status == NtStatus.NO_MORE_FILES:
                 listing.complete = True
                 listing.close()
                 return
             session.check(answer)
-            self._add(listing, parse_output(answer.message), number, posix, seen)
+            self._add(listing, parse_output(answer.message), number, posix)
 
     async def _start(self, session: Session, listing: _Listing, posix: bool) -> list[Answer]:
         request = requests.create(listing.node.path, requests.LIST, posix=posix, options=_DIRECTORY)
@@ -121,7 +122,7 @@ class Listings:
         body = QueryDirectoryRequest(handle, info_class, "*", size).pack()
         return Operation(Command.QUERY_DIRECTORY, (body,), size)
 
-    def _add(self, listing: _Listing, data: memoryview, number: int, posix: bool, seen: set[str]) -> None:
+    def _add(self, listing: _Listing, data: memoryview, number: int, posix: bool) -> None:
         info_class = FileInfoClass.POSIX if posix else FileInfoClass.ID_BOTH_DIRECTORY
         entries = listing.entries
         base = number << _INDEX_BITS
@@ -132,6 +133,6 @@ class Listings:
             name = path_from_wire(name, posix=posix)
             if "/" in name or not name:
                 raise FsError(Status.IO, f"the server lists a name that is none: {name!r}")
-            if name in seen:
+            if name in listing.seen:
                 continue
             entries.append(DirEntry(name, attr_of_entry(found), base + len(entries) + 1))
