@@ -82,16 +82,12 @@ class Connection:
         """Until the stream ends. What the client broke ends it with an SmbProtocolError."""
         try:
             async with asyncio.timeout(limits.NEGOTIATE_TIMEOUT_S) as patience:
-                while True:
-                    limit = limits.MAX_MESSAGE_SIZE
-                    if not self.sessions:
-                        limit = limits.MAX_UNAUTHENTICATED_MESSAGE_SIZE
-                    packet = await self._messages.read_message(limit)
-                    if packet is None:
-                        return
+                limit = limits.MAX_UNAUTHENTICATED_MESSAGE_SIZE
+                while (packet := await self._messages.read_message(limit)) is not None:
                     await self._packet(packet)
-                    if self.sessions and patience.when() is not None:
+                    if patience.when() is not None and self._is_authenticated():
                         patience.reschedule(None)
+                        limit = limits.MAX_MESSAGE_SIZE
                     while len(self._running) >= limits.MAX_OUTSTANDING:
                         self._room.clear()
                         await self._room.wait()
@@ -99,6 +95,9 @@ class Connection:
             raise SmbProtocolError("no session was set up in time") from None
         finally:
             await self._end()
+
+    def _is_authenticated(self) -> bool:
+        return any(session.state is SessionState.VALID for session in self.sessions.values())
 
     async def _end(self) -> None:
         if self._sweeper is not None:

@@ -73,6 +73,9 @@ async def handle_create(request: Request) -> Reply:
     wish = _understand(tree, asked)
     found = await _find_or_make(wish)
     try:
+        # The tree or the session may have ended meanwhile, and nobody would close the open any more.
+        if session.trees.get(tree.tree_id) is not tree:
+            raise SmbError(NtStatus.NETWORK_NAME_DELETED)
         open_ = _register(wish, found)
     except BaseException:
         if found.file is not None:

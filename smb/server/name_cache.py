@@ -16,7 +16,7 @@ __all__ = ["NameCache"]
 
 _LIFETIME_S: Final = 5.0
 _MAX_DIRECTORIES: Final = 64
-_MAX_NAMES: Final = 100_000  # a directory beyond that is searched case-sensitively
+_MAX_NAMES: Final = 100_000  # of all directories; one beyond that is searched case-sensitively
 _PAGE: Final = 4096
 
 
@@ -79,7 +79,11 @@ class NameCache:
         if attr.kind is FileKind.DIRECTORY:
             names = await self._read(node)
         self._directories.pop(directory, None)
-        while len(self._directories) >= _MAX_DIRECTORIES:
+        kept = sum(len(found) for _, found in self._directories.values())
+        while self._directories and (
+            len(self._directories) >= _MAX_DIRECTORIES or kept + len(names) > _MAX_NAMES
+        ):
+            kept -= len(self._directories[next(iter(self._directories))][1])
             del self._directories[next(iter(self._directories))]
         self._directories[directory] = (time.monotonic() + _LIFETIME_S, names)
         return names

@@ -84,7 +84,7 @@ class FileOpen:
         return await self.tree.fs.getattr(self.node)
 
     async def close(self) -> None:
-        """Give everything back; a delete that waited for this is done. Errors of the delete are not the client's."""
+        """Give everything back; a delete that waited for this is done. FsError when writing or deleting failed."""
         if self.closed:
             return
         self.closed = True

@@ -20,13 +20,17 @@ async def rename(open_: FileOpen, wanted: RenameInfo) -> None:
     if new == open_.path:
         return
     # Another spelling of the file's own name is no collision.
-    if target is not None and not (target.fileid == open_.state.fileid and target.kind is open_.kind):
+    if target is not None and not _is_own_name(open_, new, target):
         _check_replaced(open_, wanted, target)
     replace = wanted.replace_if_exists or target is not None
     await fs.rename(fs.root, open_.path, fs.root, new, replace=replace)
     old = open_.path
     tree.state.renamed(old, new)
     tree.names.renamed(old, new)
+
+
+def _is_own_name(open_: FileOpen, path: str, target: Attr) -> bool:
+    return target.fileid == open_.state.fileid and path.casefold() == open_.path.casefold()
 
 
 def _check_replaced(open_: FileOpen, wanted: RenameInfo, target: Attr) -> None:
@@ -74,9 +78,7 @@ async def _target(open_: FileOpen, name: str) -> tuple[str, Attr | None]:
             if error.status is not Status.NOT_FOUND:
                 raise
             continue
-        if attr.fileid == open_.state.fileid and candidate.lower() == open_.path.lower():
-            return path, attr
-        return candidate, attr
+        return path if _is_own_name(open_, candidate, attr) else candidate, attr
     parent, _, last = path.rpartition("/")
     if parent and not open_.posix:
         path = f"{await open_.tree.names.resolve(parent)}/{last}"

@@ -101,7 +101,6 @@ async def _step(request: Request, session: Session, asked: SessionSetupRequest) 
     if status != NtStatus.SUCCESS:
         # §3.3.5.5.3: what failed is forgotten; a failed reauthentication ends the session too.
         await connection.end_session(session)
-        request.session = None
         raise SmbError(status)
     if asked.previous_session_id and asked.previous_session_id != session.session_id:
         await server.end_previous(asked.previous_session_id, session)
