@@ -47,8 +47,12 @@ class ConnectError(SmbError):
 
 
 class SessionLost(Exception):
-    """The connection went away under a call. `sent`: the server may have seen and done it."""
+    """The connection went away under a call. `sent`: the server may have seen and done it.
 
-    def __init__(self, reason: str, *, sent: bool) -> None:
+    `violation`: we ended it, because the server broke the protocol.
+    """
+
+    def __init__(self, reason: str, *, sent: bool, violation: bool = False) -> None:
         super().__init__(reason)
         self.sent = sent
+        self.violation = violation

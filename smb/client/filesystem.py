@@ -51,6 +51,7 @@ T = TypeVar("T")
 
 _MAX_LINKS: Final = 40  # symbolic links followed in one path, as Linux has it
 _REPARSE_SIZE: Final = 16384  # bytes of a reparse point ([MS-FSCC] §2.1.2.1)
+_BACKSLASH: Final = "\uf026"  # how a backslash inside a name travels
 _DIRECTORY: Final = int(CreateOptions.DIRECTORY_FILE)
 _FILE: Final = int(CreateOptions.NON_DIRECTORY_FILE)
 _FLUSH: Final = Operation(Command.FLUSH, (FlushRequest(RELATED_FILE_ID).pack(),))
@@ -213,7 +214,7 @@ class SmbFileSystem(FileSystem):
         target = parse_symlink(buffer)
         if target is None:
             raise FsError(Status.INVALID, f"{smb.shown} is no symbolic link")
-        return target
+        return target.replace(_BACKSLASH, "\\")
 
     async def readdir(self, directory: Node, cookie: int = 0, limit: int = 1024) -> DirPage:
         smb = _node(directory)
@@ -271,7 +272,8 @@ class SmbFileSystem(FileSystem):
     async def symlink(self, directory: Node, path: str, target: str) -> tuple[Node, Attr]:
         posix = await self._has_posix()
         absolute = target.startswith("/")
-        native = SymlinkReparse(target.replace("/", "\\"), target.replace("/", "\\"), not absolute).pack()
+        names = target.replace("\\", _BACKSLASH).replace("/", "\\")
+        native = SymlinkReparse(names, names, not absolute).pack()
 
         async def attempt(session: Session, wire: str) -> Attr:
             try:
@@ -286,8 +288,8 @@ class SmbFileSystem(FileSystem):
                     raise FsError(Status.NOT_SUPPORTED, "symbolic links on this server") from error
                 raise
 
-        attr, names = await self._resolving(directory, path, attempt, again=False)
-        return self._root.at(names, attr.fileid), attr
+        attr, where = await self._resolving(directory, path, attempt, again=False)
+        return self._root.at(where, attr.fileid), attr
 
     async def _make_link(self, session: Session, wire: str, reparse: bytes, posix: bool) -> Attr:
         request = requests.create(

@@ -33,6 +33,8 @@ __all__ = ["Listings"]
 
 MAX_LISTINGS: Final = 32
 """Listings that can be continued; a directory read further after that starts over."""
+MAX_ENTRIES: Final = 1 << 18
+"""Entries of all these listings together, but for the newest."""
 _DIRECTORY: Final = int(CreateOptions.DIRECTORY_FILE)
 _INDEX_BITS: Final = 32
 _FIRST_BUFFER: Final = 128 * 1024
@@ -74,14 +76,20 @@ class Listings:
         else:
             self._open.move_to_end(number)
         end = start + max(1, limit)
+        self._make_room()
         while len(listing.entries) < end and not listing.complete:
             await link.run(lambda session: self._fetch(session, listing, number, posix), node.shown)
         return DirPage(listing.entries[start:end], listing.complete and end >= len(listing.entries))
 
     def _remember(self, number: int, listing: _Listing) -> None:
         self._open[number] = listing
-        while len(self._open) > MAX_LISTINGS:
-            self._open.popitem(last=False)[1].close()
+
+    def _make_room(self) -> None:
+        entries = sum(len(listing.entries) for listing in self._open.values())
+        while len(self._open) > MAX_LISTINGS or (entries > MAX_ENTRIES and len(self._open) > 1):
+            oldest = self._open.popitem(last=False)[1]
+            entries -= len(oldest.entries)
+            oldest.close()
 
     async def _fetch(self, session: Session, listing: _Listing, number: int, posix: bool) -> None:
         if listing.session is not session:

@@ -43,6 +43,7 @@ _log = logging.getLogger("quicfs.smb")
 _CHECKS: Final = 4  # how often a timeout's length is looked at
 _CLOSE_S: Final = 2.0  # for a polite LOGOFF
 _IPC: Final = "IPC$"
+_GUEST: Final = "guest"
 
 _LOGON_FAILURES: Final = frozenset(
     {
@@ -153,10 +154,10 @@ class Session:
         match error:
             case ConnectError():
                 return None
-            case SessionLost():
+            case SessionLost(violation=False):
                 sentence = f"{host} hung up during the login: {error}"
                 return ConnectError(ConnectProblem.UNREACHABLE, sentence)
-            case SmbProtocolError():
+            case SmbProtocolError() | SessionLost():
                 sentence = f"{host} does not speak SMB 3.1.1 as it should: {error}"
                 return ConnectError(ConnectProblem.PROTOCOL, sentence)
             case LogonRefused():
@@ -215,6 +216,7 @@ class Session:
             await self._write(packet)
             return await future
         except asyncio.CancelledError:
+            future.cancel()  # so that the answer goes to `orphaned`
             if patient:
                 self._cancel(packet.message_ids)
             raise
@@ -300,7 +302,7 @@ class Session:
     # The reader and the watch over it
 
     async def _read(self) -> None:
-        reason = "the server ended the connection"
+        reason, violation = "the server ended the connection", False
         try:
             while (packet := await self._messages.read_message(MAX_ANSWER)) is not None:
                 self._heard = self._loop.time()
@@ -311,10 +313,11 @@ class Session:
                     self._grant()
         except (ConnectionError, SmbProtocolError) as error:
             reason = str(error)
-            if isinstance(error, SmbProtocolError):
+            violation = isinstance(error, SmbProtocolError)
+            if violation and self.connection.tree_id:
                 _log.warning("%s: %s", self._settings.host, error)
         finally:
-            self._lose(reason, sent=True)
+            self._lose(reason, sent=True, violation=violation)
 
     def _deliver(self, answer: Answer) -> None:
         waiting, index = self._waiting.pop(answer.header.message_id)
@@ -356,14 +359,14 @@ class Session:
             if waiting.future is not None and not waiting.future.done():
                 waiting.future.set_exception(TimeoutError("the server did not answer this request"))
 
-    def _lose(self, reason: str, *, sent: bool) -> SessionLost:
+    def _lose(self, reason: str, *, sent: bool, violation: bool = False) -> SessionLost:
         """The session is over: fail everybody who waits."""
         if self._lost is None:
-            self._lost = SessionLost(reason, sent=True)
+            self._lost = SessionLost(reason, sent=True, violation=violation)
             waiting, self._waiting = self._waiting, {}
             for one, _ in waiting.values():
                 if one.future is not None and not one.future.done():
-                    one.future.set_exception(SessionLost(reason, sent=True))
+                    one.future.set_exception(SessionLost(reason, sent=True, violation=violation))
             self._grant()
             if self._timer is not None:
                 self._timer.cancel()
@@ -447,6 +450,12 @@ class Session:
         anonymous = not self._settings.credentials.user
         self.is_guest = bool(flags & SessionFlags.IS_GUEST)
         trusted = not (self.is_guest or anonymous or flags & SessionFlags.IS_NULL)
+        if self.is_guest and self._settings.credentials.user.lower() not in ("", _GUEST):
+            # A guest's session has no key, so anybody in between could have made a guest of us.
+            user = self._settings.credentials.user
+            raise LogonRefused(
+                f"user {user!r} is not known there, and guests have to say that they are guests"
+            )
         if self._settings.encrypt and not trusted:
             raise LogonRefused("encryption was asked for, which takes a user with a password")
         logon.finish(bytes(response.security_buffer), guest=not trusted)

@@ -12,6 +12,7 @@ from quicfs.smb.client.link import Link
 from quicfs.smb.client.node import SmbNode
 from quicfs.smb.client.operation import Answer, Operation, close
 from quicfs.smb.client.session import Session
+from quicfs.smb.errors import SmbError
 from quicfs.smb.messages.access import CreateOptions
 from quicfs.smb.messages.change_notify import (
     WATCH_TREE,
@@ -22,6 +23,7 @@ from quicfs.smb.messages.change_notify import (
 from quicfs.smb.messages.header import Command
 from quicfs.smb.messages.output import parse_output
 from quicfs.smb.ntstatus import NtStatus
+from quicfs.smb.server.names import path_from_wire
 from quicfs.smb.status import fs_error
 from quicfs.vfs.api import Change, Watch
 from quicfs.vfs.status import FsError, Status
@@ -48,6 +50,7 @@ class SmbWatch(Watch):
         self._flags = WATCH_TREE if recursive else 0
         self._session: Session | None = None
         self._handle = b""
+        self._posix = False
         self._queue: deque[Change] = deque()
         self._more = asyncio.Event()
         self._error: FsError | None = None
@@ -79,7 +82,8 @@ class SmbWatch(Watch):
                 elif answer.status:
                     raise fs_error(answer.status, self._node.shown)
                 else:
-                    self._put(_changes(parse_notifications(parse_output(answer.message))))
+                    changes = parse_notifications(parse_output(answer.message))
+                    self._put(_changes(changes, posix=self._posix))
         except FsError as error:
             if error.status not in (Status.NOT_FOUND, Status.STALE):
                 self._error = error
@@ -111,17 +115,21 @@ class SmbWatch(Watch):
             if not answers[0].status:
                 session.post((close(requests.create_response(answers[0])[0].file_id),))
 
-        posix = session.connection.posix
-        request = requests.create(self._node.path, requests.LIST, posix=posix, options=_DIRECTORY)
+        self._posix = session.connection.posix
+        request = requests.create(self._node.path, requests.LIST, posix=self._posix, options=_DIRECTORY)
         answers = await session.exchange((request,), orphaned=close_again)
         session.check(answers[0])
         self._session, self._handle = session, requests.create_response(answers[0])[0].file_id
 
 
-def _changes(notified: list[tuple[int, str]]) -> Iterator[Change]:
+def _changes(notified: list[tuple[int, str]], *, posix: bool) -> Iterator[Change]:
     old_name = None
     for action, wire in notified:
-        name = wire.replace("\\", "/")
+        try:
+            name = path_from_wire(wire, posix=posix)
+        except SmbError:  # no name that a file could have: look for yourself
+            yield _MISSED
+            continue
         match action:
             case NotifyAction.ADDED:
                 yield Change(name, created=True)

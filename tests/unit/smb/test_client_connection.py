@@ -320,7 +320,7 @@ def test_noise_from_the_server(noise: bytes, headed: bool) -> None:
         pass
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_a_server_of_noise_gives_a_sentence(data: st.DataObject) -> None:
     """Whatever a server says, connecting ends in ConnectError, never in a traceback or a wait."""
@@ -371,7 +371,7 @@ def test_a_server_that_speaks_something_else_is_a_sentence() -> None:
         fs = SmbFileSystem(connect, "server", "share", timeout=5)
         with pytest.raises(ConnectError, match="not a Direct TCP header") as caught:
             await fs.connect()
-        assert caught.value.problem in (ConnectProblem.UNREACHABLE, ConnectProblem.PROTOCOL)
+        assert caught.value.problem is ConnectProblem.PROTOCOL
         await fs.close()
         await stream.aclose()
 

@@ -58,10 +58,10 @@ class Network:
         self._streams: list[TcpStream] = []
         self._mute: list[socket.socket] = []
 
-    def start(self) -> None:
+    def start(self, *, guest: bool = False) -> None:
         self._tree = LocalTree(self.folder)
         authenticator = NtlmAuthenticator(self.users, TargetNames("server"))
-        self._server = SmbServer({"share": Share("share", self._tree)}, authenticator)
+        self._server = SmbServer({"share": Share("share", self._tree)}, authenticator, guest=guest)
 
     async def connect(self) -> TcpStream:
         self.connects += 1
@@ -98,9 +98,9 @@ class Network:
             await self._tree.close()
 
     def client(
-        self, *, password: str = "secret", timeout: float = 5.0, encrypt: bool = False
+        self, *, user: str = "alice", password: str = "secret", timeout: float = 5.0, encrypt: bool = False
     ) -> SmbFileSystem:
-        credentials = Credentials("alice", password)
+        credentials = Credentials(user, password)
         return SmbFileSystem(self.connect, "server", "share", credentials, timeout=timeout, encrypt=encrypt)
 
 
@@ -390,6 +390,30 @@ def test_problems_at_first_connect(tmp_path: Path) -> None:
         assert caught.value.problem is ConnectProblem.UNREACHABLE
         await fs.close()
         await refused(Status.DISCONNECTED, fs.getattr(fs.root))
+        await network.close()
+
+    asyncio.run(main())
+
+
+def test_guests(tmp_path: Path) -> None:
+    async def main() -> None:
+        network = Network(tmp_path)
+        network.start(guest=True)
+        (tmp_path / "file").write_bytes(b"x")
+        fs = network.client(user="guest", password="")
+        await fs.connect()
+        assert (await fs.lookup(fs.root, "file"))[1].size == 1
+        await fs.close()
+        # Anybody in between could make a guest of somebody who has a password.
+        fs = network.client(user="mallory")
+        with pytest.raises(ConnectError, match="user 'mallory' is not known there") as caught:
+            await fs.connect()
+        assert caught.value.problem is ConnectProblem.LOGON
+        await fs.close()
+        fs = network.client(user="guest", password="", encrypt=True)
+        with pytest.raises(ConnectError, match="encryption was asked for"):
+            await fs.connect()
+        await fs.close()
         await network.close()
 
     asyncio.run(main())
