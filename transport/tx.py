@@ -52,7 +52,8 @@ def poll_transmit(conn: Connection, now: float, buffer: memoryview) -> Transmit 
         return _close(conn, buffer) if conn.state is State.CLOSING else None
     if not (conn.initial.discarded and conn.handshake.discarded):
         return _handshake_datagram(conn, now, buffer)
-    return _train(conn, now, buffer) or _mtu_probe(conn, now, buffer)
+    # The probe comes first: a transfer that never pauses would never let it out, and gains most by it.
+    return _mtu_probe(conn, now, buffer) or _train(conn, now, buffer)
 
 
 # --- the handshake: one datagram, several levels
@@ -369,7 +370,8 @@ def _note_limits(conn: Connection, now: float, *, full: bool) -> None:
     """Why did the train end? Congestion control wants to know, and the pacing timer."""
     recovery = conn.recovery
     mtu = conn.path.pmtud.current
-    paced = bool(conn.streams.ready) and recovery.window > 0 and recovery.paced(now) <= 0
+    wants = bool(conn.streams.ready or conn.control)
+    paced = wants and recovery.window > 0 and recovery.paced(now) <= 0
     conn.timers.set(Timer.PACING, recovery.paced_at(now) if paced else None)
     # RFC 9002 §7.8: neither the window nor the pacer held us back, so the window has not been tested
     conn.app_limited = not full and not paced and recovery.window >= mtu

@@ -42,6 +42,23 @@ def test_a_narrow_path_is_found_while_data_flow() -> None:
     assert pair.client.conn.path.pmtud.current == 8972
 
 
+def test_a_sender_that_never_pauses_probes_too() -> None:
+    pair = make_pair(mtu=8972, prepare=lambda network: both_ways(network, delay=0.0001))
+    stream = None
+
+    def more(app: object, _: object) -> None:
+        assert stream is not None
+        pair.client.write(stream, bytes(40_000))
+
+    pair.run(lambda: pair.client.tls.complete)
+    stream = pair.client.open()
+    pair.client.write(stream, bytes(2_000_000))
+    pair.run(lambda: bool(pair.server_host.apps))
+    pair.server.on_data = more
+    pair.run(lambda: len(pair.server.received[stream.stream_id]) > 400_000)
+    assert pair.client.conn.path.pmtud.current == 8972
+
+
 def test_black_hole() -> None:
     """The path becomes narrower in the middle of a transfer and tells nobody."""
     pair = make_pair(mtu=8972, prepare=lambda network: both_ways(network, rate=50e6, delay=0.005)).establish()
