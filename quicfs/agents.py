@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from quicfs import certs
 from quicfs.errors import UserError
 from quicfs.handshake_agent.config import DEFAULT_SOCKET
 from quicfs.options import AgentOptions
+from quicfs.places import existing_certificate
 from quicfs.transport.handshake import HandshakeNet
 from quicfs.transport.uapi import AuthMode
 
@@ -91,7 +91,7 @@ async def server_net(options: AgentOptions) -> AsyncIterator[HandshakeNet]:
     path, cert, key = options.socket, options.cert, options.key
     if path is None and (cert is None or key is None):
         path = _default_agent()
-        files = certs.existing()
+        files = existing_certificate()
         if path is None and files is None:
             raise UserError(
                 "a server needs a certificate: make one with `quicfs cert init`, or give --cert and --key"

@@ -12,7 +12,6 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,51 +21,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quicfs.errors import UserError
+from quicfs.places import CertificateFiles
 
-__all__ = ["CertificateFiles", "create", "default_directory", "existing", "own_names", "renew"]
+__all__ = ["CertificateFiles", "create", "own_names", "renew"]
 
 CA_LIFETIME: Final = datetime.timedelta(days=3650)
 # The most that common clients accept for a server (Apple's limit, from certificates of private CAs as well).
 SERVER_LIFETIME: Final = datetime.timedelta(days=825)
 # Clocks differ: the certificate works at once on a machine that is behind.
 CLOCK_SKEW: Final = datetime.timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateFiles:
-    directory: Path
-
-    @property
-    def ca(self) -> Path:
-        return self.directory / "ca.pem"
-
-    @property
-    def ca_key(self) -> Path:
-        return self.directory / "ca.key"
-
-    @property
-    def cert(self) -> Path:
-        return self.directory / "server.pem"
-
-    @property
-    def key(self) -> Path:
-        return self.directory / "server.key"
-
-    def all(self) -> tuple[Path, ...]:
-        return self.ca, self.ca_key, self.cert, self.key
-
-
-def default_directory() -> Path:
-    """Of the whole machine for root, of the user otherwise."""
-    if os.geteuid() == 0:
-        return Path("/etc/quicfs")
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "quicfs"
-
-
-def existing() -> CertificateFiles | None:
-    """What `create` left in the default directory earlier."""
-    files = CertificateFiles(default_directory())
-    return files if files.cert.exists() and files.key.exists() else None
 
 
 def own_names() -> list[str]:

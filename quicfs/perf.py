@@ -20,6 +20,7 @@ from quicfs import certs
 from quicfs.agents import client_net, server_net
 from quicfs.errors import UserError
 from quicfs.options import AgentOptions
+from quicfs.places import existing_certificate
 from quicfs.quic import ConnectionStream, connect_stream, listen_streams
 from quicfs.service import announce, reachable, told_to_stop
 from quicfs.transport.bytestream import ByteStream
@@ -57,7 +58,7 @@ async def serve(listen: Address, agent: AgentOptions) -> None:
     async with AsyncExitStack() as cleanup:
         told = told_to_stop()
         trust = ""
-        if agent.socket is None and agent.cert is None and certs.existing() is None:
+        if agent.socket is None and agent.cert is None and existing_certificate() is None:
             place = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="quicfs-perf-"))
             files = certs.create(Path(place), certs.own_names())
             agent = replace(agent, cert=files.cert, key=files.key)

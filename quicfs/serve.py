@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from quicfs.agents import server_net
-from quicfs.certs import default_directory
 from quicfs.errors import UserError
 from quicfs.options import AgentOptions
+from quicfs.places import default_users
 from quicfs.quic import listen_streams
 from quicfs.service import announce, reachable, tell_service_manager, told_to_stop
 from quicfs.smb.auth import NtlmAuthenticator
@@ -81,7 +81,7 @@ def _folder(options: ServeOptions) -> tuple[Path, str]:
 
 
 def _users(options: ServeOptions) -> UserDb | None:
-    path = options.users or default_directory() / "users"
+    path = options.users or default_users()
     if options.users is not None or path.exists():
         return UserDb.load(path)
     if not options.guest:

@@ -8,6 +8,7 @@ import click
 
 from quicfs import certs
 from quicfs.options import common_options, examples
+from quicfs.places import default_directory
 
 __all__ = ["cert"]
 
@@ -50,7 +51,7 @@ def init(directory: Path | None, names: tuple[str, ...], force: bool, renew: boo
     """
     if force and renew:
         raise click.UsageError("--force and --renew exclude each other")
-    directory = directory or certs.default_directory()
+    directory = directory or default_directory()
     names = names or (() if renew else tuple(certs.own_names()))
     files = certs.renew(directory, names) if renew else certs.create(directory, names, force=force)
     click.echo(f"{files.cert} and {files.key}: for quicfs serve (--cert, --key)")

@@ -7,13 +7,13 @@ from typing import Final
 
 import click
 
-from quicfs.certs import default_directory
 from quicfs.errors import UserError
 from quicfs.options import FILE, common_options, examples
 from quicfs.passwords import get_password
+from quicfs.places import default_users
 from quicfs.smb.users import UserDb, check_name
 
-__all__ = ["default_users", "user"]
+__all__ = ["user"]
 
 _users_option: Final = click.option(
     "--users",
@@ -21,10 +21,6 @@ _users_option: Final = click.option(
     metavar="FILE",
     help="The file of users: /etc/quicfs/users for root, ~/.config/quicfs/users for others if not given.",
 )
-
-
-def default_users() -> Path:
-    return default_directory() / "users"
 
 
 def _database(users: Path | None, *, make: bool = False) -> UserDb:

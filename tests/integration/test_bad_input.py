@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from quicfs import certs
+from quicfs.places import existing_certificate
 from tests.integration.cli import PASSWORD, Site, command, quicfs, refused
 
 Trust = list[str | Path]
@@ -159,7 +160,7 @@ def test_server_without_users(tmp_path: Path, site: Site) -> None:
 
 
 def test_server_without_certificate(tmp_path: Path, site: Site) -> None:
-    if os.geteuid() == 0 and (certs.existing() or Path("/run/quicfs/agent.sock").exists()):
+    if os.geteuid() == 0 and (existing_certificate() or Path("/run/quicfs/agent.sock").exists()):
         pytest.skip("this machine has a certificate or an agent of its own")
     environment = {"XDG_CONFIG_HOME": str(tmp_path)}
     refused(quicfs("serve", site.share, "--guest", env=environment), "quicfs cert init", "--cert")

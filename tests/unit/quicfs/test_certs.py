@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from quicfs import certs
 from quicfs.errors import UserError
+from quicfs.places import default_directory
 
 
 def load(path: Path) -> x509.Certificate:
@@ -105,4 +106,4 @@ def test_default_place(monkeypatch: pytest.MonkeyPatch, user: int, config: str, 
     monkeypatch.setattr("os.geteuid", lambda: user)
     monkeypatch.setenv("XDG_CONFIG_HOME", config)
     monkeypatch.setenv("HOME", "/home/alice")
-    assert certs.default_directory() == Path(expected)
+    assert default_directory() == Path(expected)
