@@ -243,6 +243,9 @@ class Connection:
                 request.problem = NtStatus.ACCESS_DENIED
         elif session.signing_required or session.encryption_required:
             request.problem = NtStatus.ACCESS_DENIED
+        elif request.header.command == Command.TREE_CONNECT and session.signer is not None:
+            # §3.3.5.7: signed on every channel. Whoever relayed somebody's login has no key to sign with.
+            request.problem = NtStatus.ACCESS_DENIED
         if session.encryption_required:
             request.problem = NtStatus.ACCESS_DENIED
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from quicfs.smb.ntlm import Credentials, NtlmInitiator, TargetNames
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.smb.spnego import NTLMSSP, NegState, NegTokenInit, NegTokenResp, parse
 from quicfs.smb.users import nt_hash
+from tests.unit.smb.raw_client import site
 
 KERBEROS = "1.2.840.113554.1.2.2"
 MORE = NtStatus.MORE_PROCESSING_REQUIRED
@@ -225,3 +228,15 @@ def test_damaged_tokens_get_an_answer(data: st.DataObject) -> None:
 
 def test_tokens_that_are_too_long() -> None:
     assert exchange().step(bytes(1 << 20)) == (NtStatus.INVALID_PARAMETER, b"")
+
+
+def test_a_relayed_login_gets_no_share_even_on_a_secured_channel(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            relay = here.raw(secured=True)
+            await relay.negotiate()
+            assert await relay.setup() == NtStatus.SUCCESS
+            relay.signer = None  # the victim's key stayed with the victim
+            assert await relay.connect() == NtStatus.ACCESS_DENIED
+
+    asyncio.run(main())
