@@ -196,14 +196,6 @@ class HandleTable:
             with self._lock:
                 self._bury(hidden)  # closed a moment ago, and libfuse does not know yet
 
-    def show(self, hidden: bytes, path: bytes) -> None:
-        """It was not, after all."""
-        self._hidden.pop(hidden, None)
-        for handle in self.all():
-            if handle.path == hidden:
-                handle.path = path
-                handle.hidden = False
-
     def _bury(self, hidden: bytes) -> None:
         self._buried[hidden] = None
         while len(self._buried) > _MAX_BURIED:

@@ -10,7 +10,6 @@ what is later asked under the hidden name goes through the open file.
 from __future__ import annotations
 
 import os
-import threading
 from typing import Final
 
 from quicfs.fuse_mount.context import FUSE_UNLINK, Context, is_hidden, relative
@@ -22,7 +21,6 @@ RENAME_NOREPLACE: Final = 1  # renameat2(2)
 class Names:
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._this_thread = threading.local()  # hidden: (path, hidden path) of the rename(2) that it serves
 
     def mkdir(self, path: bytes, mode: int) -> None:
         context = self._context
@@ -75,24 +73,15 @@ class Names:
         if is_hidden(new):
             self._hide(old, new)
             return
-        handles = self._context.handles
-        replaced = getattr(self._this_thread, "hidden", None)
-        self._this_thread.hidden = None
-        try:
-            self._rename(old, new, replace=not flags & RENAME_NOREPLACE)
-        except FsError:
-            if replaced is not None and replaced[0] == new:
-                handles.show(replaced[1], new)
-            raise
-        handles.renamed(old, new)
+        self._rename(old, new, replace=not flags & RENAME_NOREPLACE)
+        self._context.handles.renamed(old, new)
 
     def _hide(self, path: bytes, hidden: bytes) -> None:
-        """libfuse is about to take the name of an open file away, for unlink(2) or for rename(2) over it."""
+        """libfuse takes the name of an open file away: for unlink(2), or for rename(2) over it.
+
+        Should that rename fail, the file is still there, and the open ones go on by the hidden name."""
         if self._context.opcode() == FUSE_UNLINK:
             self._unlink(path)
-            self._this_thread.hidden = None
-        else:
-            self._this_thread.hidden = (path, hidden)
         self._context.handles.hide(path, hidden)
 
     def _rename(self, old: bytes, new: bytes, *, replace: bool) -> None:
