@@ -25,6 +25,12 @@ __all__ = ["handle_create"]
 _ATTEMPTS: Final = 4  # when the name comes and goes between looking and opening
 _READS: Final = int(Access.FILE_READ_DATA | Access.FILE_EXECUTE)
 _WRITES: Final = int(Access.FILE_WRITE_DATA | Access.FILE_APPEND_DATA)
+# Plain integers: arithmetic on flags of the enum module costs more than the rest of a check.
+_DIRECTORY: Final = int(CreateOptions.DIRECTORY_FILE)
+_WRITE_THROUGH: Final = int(CreateOptions.WRITE_THROUGH)
+_DELETE_ON_CLOSE: Final = int(CreateOptions.DELETE_ON_CLOSE)
+_OPEN_REPARSE_POINT: Final = int(CreateOptions.OPEN_REPARSE_POINT)
+_READ_ONLY: Final = int(FileAttribute.READONLY)
 
 # What a disposition does with a name that is there, and with one that is not (None: it fails).
 _EXISTING: Final = {
@@ -103,7 +109,7 @@ def _understand(tree: Tree, asked: CreateRequest) -> _Wish:
 
 async def _find_or_make(wish: _Wish) -> _Found:
     fs = wish.tree.fs
-    follow = not wish.has(CreateOptions.OPEN_REPARSE_POINT)
+    follow = not wish.has(_OPEN_REPARSE_POINT)
     for _ in range(_ATTEMPTS):
         try:
             node, attr = await fs.lookup(fs.root, wish.path, follow=follow)
@@ -206,13 +212,13 @@ async def _make(wish: _Wish) -> _Found:
     share = wish.tree.disk
     if not wish.path:
         raise SmbError(NtStatus.OBJECT_NAME_COLLISION)
-    if wish.has(CreateOptions.DIRECTORY_FILE):
+    if wish.has(_DIRECTORY):
         mode = share.directory_mode if wish.mode is None else wish.mode
         node, attr = await fs.mkdir(fs.root, wish.path, mode)
         wish.tree.names.created(wish.path)
         return _Found(node, attr, None, CreateAction.CREATED)
     mode = share.file_mode if wish.mode is None else wish.mode
-    if wish.asked.file_attributes & FileAttribute.READONLY and not wish.posix:
+    if wish.asked.file_attributes & _READ_ONLY and not wish.posix:
         mode &= ~0o222
     flags = _flags(wish.access) | OpenFlags.CREATE | OpenFlags.EXCLUSIVE
     file, attr, _ = await fs.open(fs.root, wish.path, flags, mode)
@@ -258,8 +264,8 @@ def _register(wish: _Wish, found: _Found) -> FileOpen:
         asked.share_access,
         wish.posix,
         found.file,
-        wish.has(CreateOptions.WRITE_THROUGH),
-        wish.has(CreateOptions.DELETE_ON_CLOSE),
+        wish.has(_WRITE_THROUGH),
+        wish.has(_DELETE_ON_CLOSE),
     )
     open_.state = wish.tree.state.add(open_, found.attr.fileid)
     return open_

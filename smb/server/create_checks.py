@@ -17,6 +17,9 @@ __all__ = ["check_existing", "check_new", "check_request", "check_writable", "gr
 
 _DIRECTORY: Final = int(CreateOptions.DIRECTORY_FILE)
 _NON_DIRECTORY: Final = int(CreateOptions.NON_DIRECTORY_FILE)
+_OPEN_BY_FILE_ID: Final = int(CreateOptions.OPEN_BY_FILE_ID)
+_ENCRYPTED: Final = int(FileAttribute.ENCRYPTED)
+_READ_ONLY: Final = int(FileAttribute.READONLY)
 _DELETE_ON_CLOSE: Final = int(CreateOptions.DELETE_ON_CLOSE)
 _OVERWRITING: Final = (
     CreateDisposition.SUPERSEDE,
@@ -35,7 +38,6 @@ _MAXIMUM_ALLOWED: Final = int(Access.MAXIMUM_ALLOWED)
 _SYSTEM_SECURITY: Final = int(Access.ACCESS_SYSTEM_SECURITY)
 _DELETE: Final = int(Access.DELETE)
 _WRITES: Final = int(Access.FILE_WRITE_DATA | Access.FILE_APPEND_DATA)
-_NOT_A_STREAM_OF_DATA: Final = (FileKind.FIFO, FileKind.SOCKET, FileKind.CHARACTER, FileKind.BLOCK)
 _MAX_IMPERSONATION: Final = 3
 _ZERO_TIME: Final = bytes(8)
 
@@ -49,9 +51,9 @@ def check_request(asked: CreateRequest) -> None:
         raise SmbError(NtStatus.INVALID_PARAMETER)
     if asked.share_access & ~7:
         raise SmbError(NtStatus.INVALID_PARAMETER)
-    if options & CreateOptions.OPEN_BY_FILE_ID:
+    if options & _OPEN_BY_FILE_ID:
         raise SmbError(NtStatus.NOT_SUPPORTED)
-    if asked.file_attributes & FileAttribute.ENCRYPTED:
+    if asked.file_attributes & _ENCRYPTED:
         raise SmbError(NtStatus.ACCESS_DENIED)
     # There are no earlier versions, so none is found.
     when = asked.contexts.get(create_contexts.TIMEWARP)
@@ -105,5 +107,5 @@ def check_existing(asked: CreateRequest, access: int, attr: Attr, *, overwrite: 
 
 
 def check_new(asked: CreateRequest) -> None:
-    if asked.file_attributes & FileAttribute.READONLY and asked.options & _DELETE_ON_CLOSE:
+    if asked.file_attributes & _READ_ONLY and asked.options & _DELETE_ON_CLOSE:
         raise SmbError(NtStatus.CANNOT_DELETE)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quicfs.smb.crypto import derive_session_keys
+from quicfs.smb.crypto import SessionKeys, derive_session_keys
 from quicfs.smb.messages.access import Access, CreateDisposition, CreateOptions, ShareAccess
 from quicfs.smb.messages.close import CloseRequest
 from quicfs.smb.messages.create import CreateRequest, CreateResponse
@@ -18,6 +18,7 @@ from quicfs.smb.messages.header import (
     RELATED_OPERATIONS,
     SIGNATURE_OFFSET,
     SIGNED,
+    TRANSFORM_MAGIC,
     Command,
     Header,
     split_compound,
@@ -29,6 +30,7 @@ from quicfs.smb.messages.tree import TreeConnectRequest
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.smb.server import Share, SmbServer
 from quicfs.smb.signing import Signer
+from quicfs.smb.transform import Opener, Sealer
 from quicfs.vfs.local import LocalTree
 
 KEY = bytes(range(16))
@@ -133,6 +135,10 @@ class RawClient:
     buffer: bytearray = field(default_factory=bytearray)
     credits: int = 1
     negotiated: NegotiateResponse | None = None
+    keys: SessionKeys | None = None
+    sealer: Sealer | None = None
+    opener: Opener | None = None
+    session_flags: int = 0
     waiting: dict[int, Answer] = field(default_factory=dict)
 
     def header(self, command: int, *, flags: int = 0, charge: int = 1) -> Header:
@@ -151,7 +157,16 @@ class RawClient:
         signed[SIGNATURE_OFFSET : SIGNATURE_OFFSET + 16] = signature
         return bytes(signed)
 
+    def encrypt(self) -> None:
+        """From now on."""
+        assert self.keys is not None
+        self.sealer = Sealer(2, self.keys.client_to_server, self.session_id)
+        self.opener = Opener(2, self.keys.server_to_client)
+        self.signer = None
+
     async def send_raw(self, packet: bytes) -> None:
+        if self.sealer is not None:
+            packet = b"".join(self.sealer.seal((packet,)))
         await self.stream.send(len(packet).to_bytes(4, "big") + packet)
 
     async def read_packet(self) -> bytes | None:
@@ -164,6 +179,9 @@ class RawClient:
         end = 4 + int.from_bytes(self.buffer[:4], "big")
         packet = bytes(self.buffer[4:end])
         del self.buffer[:end]
+        if packet[:4] == TRANSFORM_MAGIC:
+            assert self.opener is not None
+            packet = bytes(self.opener.open(memoryview(packet)))
         return packet
 
     async def read(self) -> list[Answer]:
@@ -243,10 +261,12 @@ class RawClient:
         self._hash(message)
         await self.send_raw(message)
         (answer,) = await self.read()
-        if answer.status == 0 and not SessionSetupResponse.parse(answer.message).session_flags:
+        if answer.status == 0:
+            self.session_flags = SessionSetupResponse.parse(answer.message).session_flags
+        if answer.status == 0 and not self.session_flags & 3:
             assert self.negotiated is not None
             dialect = self.negotiated.dialect
-            keys = derive_session_keys(dialect, KEY, self.preauth, 2)
+            self.keys = keys = derive_session_keys(dialect, KEY, self.preauth, 2)
             self.signer = Signer(2 if dialect == 0x0311 else 1 if dialect >= 0x0300 else 0, keys.signing)
             assert answer.header.flags & SIGNED
             assert self.signer.verify(answer.message, server=True)

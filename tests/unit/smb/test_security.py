@@ -53,10 +53,11 @@ def _message(command: int = Command.WRITE, mid: int = 7) -> bytes:
     return Header(command, mid, 5, 6, flags=8).pack() + b"head"
 
 
+@pytest.mark.parametrize("size", [1000, 100_000])
 @pytest.mark.parametrize("algorithm", [0, 1, 2])
-def test_signatures(algorithm: int) -> None:
+def test_signatures(algorithm: int, size: int) -> None:
     signer = Signer(algorithm, SESSION_KEY)
-    head, tail = _message(), b"payload" * 1000
+    head, tail = _message(), b"payload" * size
     signature = signer.sign((head, tail), server=True)
     signed = bytearray(head + tail)
     signed[SIGNATURE_OFFSET : SIGNATURE_OFFSET + 16] = signature

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from quicfs.smb import limits
 from quicfs.smb.errors import SmbProtocolError
 from quicfs.smb.messages.close import CloseRequest
 from quicfs.smb.messages.create import RELATED_FILE_ID, CreateRequest
 from quicfs.smb.messages.header import Command, Header
 from quicfs.smb.messages.info import InfoType, QueryInfoRequest
+from quicfs.smb.messages.ioctl import Fsctl, IoctlRequest, IoctlResponse
 from quicfs.smb.messages.negotiate import NegotiateRequest
 from quicfs.smb.messages.negotiate_contexts import NegotiateContexts
 from quicfs.smb.messages.read import ReadRequest
 from quicfs.smb.messages.session import SESSION_FLAG_BINDING, SessionSetupRequest
 from quicfs.smb.messages.simple import EMPTY_BODY
 from quicfs.smb.messages.tree import TreeConnectRequest
+from quicfs.smb.messages.validate import ValidateNegotiateRequest, ValidateNegotiateResponse
 from quicfs.smb.messages.write import WriteRequest
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.smb.server.window import MessageWindow
@@ -139,13 +142,117 @@ def test_unsigned_requests_on_tcp_are_refused(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_encryption_required_refuses_the_clear(tmp_path: Path) -> None:
+def test_encryption_where_it_is_required(tmp_path: Path) -> None:
     async def main() -> None:
-        async with site(tmp_path, encryption_required=True) as here:
+        async with site(tmp_path, guest=True, encryption_required=True) as here:
             client = here.raw(secured=False)
             await client.negotiate()
-            client.signer = None
-            await client.ask(Command.SESSION_SETUP, SessionSetupRequest(b"hello").pack())
+            assert await client.setup() == 0
+            assert client.session_flags == 4
+            assert await client.connect() == NtStatus.ACCESS_DENIED
+            client.encrypt()
+            assert await client.connect() == 0
+            file_id = await client.opened("file")
+            answers = await client.compound(
+                (Command.ECHO, EMPTY_BODY), (Command.CLOSE, CloseRequest(file_id).pack())
+            )
+            assert [answer.status for answer in answers] == [0, 0]
+            guest = here.raw(secured=False)
+            await guest.negotiate()
+            assert await guest.setup(b"guest") == NtStatus.ACCESS_DENIED
+            # A stream that is encrypted itself needs none of it.
+            assert (await (await here.client()).create("file"))[0] == 0
+
+    asyncio.run(main())
+
+
+def test_encryption_where_the_client_wants_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            one, two = await here.client(secured=False), await here.client(secured=False, user=b"bob")
+            one.encrypt()
+            assert (await one.create("file"))[0] == 0
+            # A message for one session inside the encryption of another.
+            own, one.session_id = one.session_id, two.session_id
+            await one.send_raw(one.header(Command.ECHO).pack() + EMPTY_BODY)
+            assert await one.read_packet() is None
+            assert own != two.session_id
+            # A changed message.
+            two.encrypt()
+            assert two.sealer is not None
+            packet = bytearray(b"".join(two.sealer.seal((two.header(Command.ECHO).pack() + EMPTY_BODY,))))
+            packet[-1] ^= 1
+            two.sealer = None
+            await two.send_raw(bytes(packet))
+            assert await two.read_packet() is None
+
+    asyncio.run(main())
+
+
+def test_who_does_not_log_in_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            client = await here.client()
+            monkeypatch.setattr(limits, "NEGOTIATE_TIMEOUT_S", 1.0)
+            silent, half = here.raw(), here.raw()
+            await half.negotiate()
+            await half.ask(Command.SESSION_SETUP, SessionSetupRequest(b"hello").pack())
+            assert await silent.read_packet() is None
+            assert await half.read_packet() is None
+            assert (await client.ask(Command.ECHO, EMPTY_BODY)).status == 0
+
+    asyncio.run(main())
+
+
+def test_validate_negotiate(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            client = here.raw(secured=False)
+            negotiated = await client.negotiate((0x0300, 0x0302))
+            await client.setup()
+            await client.connect("IPC$")
+
+            def body(dialects: tuple[int, ...]) -> bytes:
+                said = ValidateNegotiateRequest(0x44, GUID, 1, dialects).pack()
+                return IoctlRequest(Fsctl.VALIDATE_NEGOTIATE_INFO, input=said).pack()
+
+            answer = await client.ask(Command.IOCTL, body((0x0300, 0x0302)))
+            assert answer.status == 0
+            output = memoryview(IoctlResponse.parse(answer.message).output)
+            found = ValidateNegotiateResponse.parse(output)
+            assert (found.dialect, found.guid) == (0x0302, negotiated.server_guid)
+            assert (found.capabilities, found.security_mode) == (
+                negotiated.capabilities,
+                negotiated.security_mode,
+            )
+            # Somebody took a dialect out of what the client had offered.
+            await client.start(Command.IOCTL, body((0x0300, 0x0302, 0x0311)))
+            assert await client.read_packet() is None
+
+    asyncio.run(main())
+
+
+def test_sessions_trees_and_opens_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_SESSIONS", 3)
+    monkeypatch.setattr(limits, "MAX_TREES", 3)
+    monkeypatch.setattr(limits, "MAX_OPENS", 3)
+
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            client = await here.client()
+            for _ in range(2):
+                assert await client.connect() == 0
+            assert await client.connect() == NtStatus.INSUFFICIENT_RESOURCES
+            opens = [await client.opened("file") for _ in range(3)]
+            assert (await client.create("file"))[0] == NtStatus.TOO_MANY_OPENED_FILES
+            await client.close(opens[0])
+            assert (await client.create("file"))[0] == 0
+            client.session_id = 0
+            for _ in range(2):
+                answer = await client.ask(Command.SESSION_SETUP, SessionSetupRequest(b"hello").pack())
+                assert answer.status == NtStatus.MORE_PROCESSING_REQUIRED
+            answer = await client.ask(Command.SESSION_SETUP, SessionSetupRequest(b"hello").pack())
+            assert answer.status == NtStatus.INSUFFICIENT_RESOURCES
 
     asyncio.run(main())
 

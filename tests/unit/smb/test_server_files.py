@@ -604,6 +604,23 @@ def test_other_controls(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_extended_attributes_are_declined(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            client = await here.client()
+            for data in (b"", b"\xff" * 16, bytes(8)):
+                contexts = {create_contexts.EXTENDED_ATTRIBUTES: data}
+                assert (await client.create("file", contexts=contexts))[0] == NtStatus.EAS_NOT_SUPPORTED
+            file_id = await client.opened("file")
+            assert (await query(client, file_id, FileInfoClass.FULL_EA)).status == NtStatus.NO_EAS_ON_FILE
+            assert (
+                await set_info(client, file_id, FileInfoClass.FULL_EA, b"\xff" * 20)
+                == NtStatus.INVALID_INFO_CLASS
+            )
+
+    asyncio.run(main())
+
+
 def lock(file_id: bytes, *locks: tuple[int, int, int]) -> bytes:
     return LockRequest(file_id, [LockElement(*one) for one in locks]).pack()
 
