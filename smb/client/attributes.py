@@ -9,7 +9,7 @@ from typing import Final
 from quicfs.smb.filetime import ns_from_filetime
 from quicfs.smb.fscc.directory import DirectoryEntry
 from quicfs.smb.fscc.file_info import AllInfo
-from quicfs.smb.fscc.posix import PosixFileType, PosixInfo, mode_from_wire
+from quicfs.smb.fscc.posix import PosixFileType, PosixInfo
 from quicfs.smb.fscc.reparse import ReparseTag
 from quicfs.smb.fscc.sid import Sid, unix_id
 from quicfs.smb.messages.access import FileAttribute
@@ -17,9 +17,9 @@ from quicfs.smb.messages.create import CreateResponse
 from quicfs.smb.messages.create_contexts import POSIX, QUERY_ON_DISK_ID, PosixCreateResponse, parse_on_disk_id
 from quicfs.vfs.api import Attr, FileKind
 
-__all__ = ["attr_of_all_info", "attr_of_create", "attr_of_entry", "attr_of_posix"]
+__all__ = ["attr_of_all_info", "attr_of_create", "attr_of_entry", "attr_of_posix", "wire_kind"]
 
-_KINDS: Final = {
+_KINDS: Final[dict[int, FileKind]] = {
     PosixFileType.REGULAR: FileKind.REGULAR,
     PosixFileType.DIRECTORY: FileKind.DIRECTORY,
     PosixFileType.SYMLINK: FileKind.SYMLINK,
@@ -28,7 +28,7 @@ _KINDS: Final = {
     PosixFileType.FIFO: FileKind.FIFO,
     PosixFileType.SOCKET: FileKind.SOCKET,
 }
-_TAGS: Final = {
+_TAGS: Final[dict[int, FileKind]] = {
     ReparseTag.SYMLINK: FileKind.SYMLINK,
     ReparseTag.NFS: FileKind.SYMLINK,
     ReparseTag.LX_SYMLINK: FileKind.SYMLINK,
@@ -40,20 +40,21 @@ _TAGS: Final = {
 _READONLY: Final = int(FileAttribute.READONLY)
 _DIRECTORY: Final = int(FileAttribute.DIRECTORY)
 _REPARSE: Final = int(FileAttribute.REPARSE_POINT)
+_SPECIAL: Final = _DIRECTORY | _REPARSE
 
 
 def _kind(attributes: int, tag: int) -> FileKind:
-    if attributes & _REPARSE and (kind := _TAGS.get(ReparseTag(tag)) if tag in _TAGS else None):
+    if attributes & _REPARSE and (kind := _TAGS.get(tag)) is not None:
         return kind
     return FileKind.DIRECTORY if attributes & _DIRECTORY else FileKind.REGULAR
 
 
-def _wire_kind(mode: int, attributes: int, tag: int) -> tuple[int, FileKind]:
+def wire_kind(mode: int, attributes: int, tag: int) -> tuple[int, FileKind]:
     """Permissions and kind. Servers that leave the type out of the mode say it in the attributes."""
-    permissions, kind = mode_from_wire(mode)
-    if kind is None or kind is PosixFileType.REGULAR:
-        return permissions, _kind(attributes, tag)
-    return permissions, _KINDS[kind]
+    kind = _KINDS.get(mode >> 12 & 0xF)
+    if kind is None or kind is FileKind.REGULAR:
+        kind = _kind(attributes, tag) if attributes & _SPECIAL else FileKind.REGULAR
+    return mode & 0o7777, kind
 
 
 def guessed_mode(attributes: int, kind: FileKind) -> int:
@@ -103,7 +104,7 @@ def _attr(
 
 
 def attr_of_posix(info: PosixInfo) -> Attr:
-    mode, kind = _wire_kind(info.mode, info.file_attributes, info.reparse_tag)
+    mode, kind = wire_kind(info.mode, info.file_attributes, info.reparse_tag)
     return _attr(
         kind,
         mode,
@@ -124,7 +125,7 @@ def attr_of_create(response: CreateResponse) -> Attr | None:
     if posix is None or on_disk is None:
         return None
     more = PosixCreateResponse.parse(memoryview(posix))
-    mode, kind = _wire_kind(more.mode, response.file_attributes, more.reparse_tag)
+    mode, kind = wire_kind(more.mode, response.file_attributes, more.reparse_tag)
     return _attr(
         kind,
         mode,

@@ -11,13 +11,11 @@ from collections import OrderedDict
 from typing import Final
 
 from quicfs.smb.client import requests
-from quicfs.smb.client.attributes import attr_of_entry
+from quicfs.smb.client.entries import INFO_CLASS, named_attributes
 from quicfs.smb.client.link import Link
 from quicfs.smb.client.node import SmbNode
 from quicfs.smb.client.operation import Answer, Operation, close
 from quicfs.smb.client.session import Session
-from quicfs.smb.fscc.classes import FileInfoClass
-from quicfs.smb.fscc.directory import parse_entries
 from quicfs.smb.limits import MAX_DIRECTORY_BUFFER
 from quicfs.smb.messages.access import CreateOptions
 from quicfs.smb.messages.create import RELATED_FILE_ID
@@ -25,9 +23,7 @@ from quicfs.smb.messages.header import Command
 from quicfs.smb.messages.output import parse_output
 from quicfs.smb.messages.query_directory import QueryDirectoryRequest
 from quicfs.smb.ntstatus import NtStatus
-from quicfs.smb.server.names import path_from_wire
 from quicfs.vfs.api import DirEntry, DirPage
-from quicfs.vfs.status import FsError, Status
 
 __all__ = ["Listings"]
 
@@ -38,7 +34,6 @@ MAX_ENTRIES: Final = 1 << 18
 _DIRECTORY: Final = int(CreateOptions.DIRECTORY_FILE)
 _INDEX_BITS: Final = 32
 _FIRST_BUFFER: Final = 128 * 1024
-_DOTS: Final = (".", "..")
 
 
 class _Listing:
@@ -126,21 +121,12 @@ class Listings:
     ) -> Operation:
         connection = session.connection
         size = connection.payload_limit(min(most, connection.max_transact)) // 2 or 65536
-        info_class = FileInfoClass.POSIX if posix else FileInfoClass.ID_BOTH_DIRECTORY
-        body = QueryDirectoryRequest(handle, info_class, "*", size).pack()
+        body = QueryDirectoryRequest(handle, INFO_CLASS[posix], "*", size).pack()
         return Operation(Command.QUERY_DIRECTORY, (body,), size)
 
     def _add(self, listing: _Listing, data: memoryview, number: int, posix: bool) -> None:
-        info_class = FileInfoClass.POSIX if posix else FileInfoClass.ID_BOTH_DIRECTORY
-        entries = listing.entries
-        base = number << _INDEX_BITS
-        for found in parse_entries(info_class, data):
-            name = found.name
-            if name in _DOTS:
-                continue
-            name = path_from_wire(name, posix=posix)
-            if "/" in name or not name:
-                raise FsError(Status.IO, f"the server lists a name that is none: {name!r}")
-            if name in listing.seen:
-                continue
-            entries.append(DirEntry(name, attr_of_entry(found), base + len(entries) + 1))
+        entries, seen = listing.entries, listing.seen
+        base = (number << _INDEX_BITS) + 1
+        for name, attr in named_attributes(data, posix=posix):
+            if name not in seen:
+                entries.append(DirEntry(name, attr, base + len(entries)))
