@@ -28,3 +28,4 @@ MAX_COPY_DATA: Final = 16 << 20
 MAX_PATH: Final = 4096  # characters of a name in a request
 NEGOTIATE_TIMEOUT_S: Final = 30.0  # from the stream's start to a session
 MAX_PIPE_DATA: Final = 65536  # one message written to a pipe
+INTERIM_AFTER_S: Final = 1.0  # a client hears after that long that its request is being worked on

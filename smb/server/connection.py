@@ -49,7 +49,6 @@ __all__ = ["Connection"]
 
 _log = logging.getLogger("quicfs.smb")
 
-_INTERIM_AFTER_S: Final = 1.0
 _async_ids = itertools.count(1)
 _PADDING: Final = tuple(bytes(length) for length in range(8))
 _PENDING_BODY: Final = Reply.error(NtStatus.PENDING).parts
@@ -215,7 +214,7 @@ class Connection:
                 request.started = now
                 self._running[request.header.message_id] = request
             if self._sweeper is None:
-                self._sweeper = self._loop.call_later(_INTERIM_AFTER_S, self._sweep)
+                self._sweeper = self._loop.call_later(limits.INTERIM_AFTER_S, self._sweep)
         return requests
 
     def _admit(self, request: Request) -> None:
@@ -254,10 +253,17 @@ class Connection:
     async def _serve(self, requests: list[Request]) -> None:
         """Run the requests of one packet in order, and send what they answer as one packet."""
         done: list[tuple[Request, Reply]] = []
+        size = 0
         try:
             for request in requests:
                 request.before = done
-                done.append((request, await self._answer(request)))
+                reply = await self._answer(request)
+                size += sum(map(len, reply.parts))
+                if size > limits.MAX_IO_SIZE and done:
+                    # Several large reads do not fit one packet; responses may come apart (§3.3.4.1.3).
+                    await self._send(done)
+                    done, size = [], 0
+                done.append((request, reply))
             await self._send(done)
         except ConnectionError:
             return  # the reader meets the same, and ends the connection
@@ -345,13 +351,13 @@ class Connection:
         self._sweeper = None
         if not self._running:
             return
-        before = self._loop.time() - _INTERIM_AFTER_S
+        before = self._loop.time() - limits.INTERIM_AFTER_S
         for request in self._running.values():
             if request.started <= before and not request.async_id and request.task is not None:
                 task = self._loop.create_task(self._interim_later(request))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-        self._sweeper = self._loop.call_later(_INTERIM_AFTER_S, self._sweep)
+        self._sweeper = self._loop.call_later(limits.INTERIM_AFTER_S, self._sweep)
 
     async def _interim_later(self, request: Request) -> None:
         try:
@@ -361,7 +367,7 @@ class Connection:
 
     async def send_interim(self, request: Request) -> None:
         """STATUS_PENDING (§3.3.4.2). The credits of the request are given back with it."""
-        if request.async_id or not request.last:
+        if request.async_id or request.answered or not request.last:
             return
         request.async_id = next(_async_ids)
         if request.before:
@@ -400,6 +406,7 @@ class Connection:
         last = len(done) - 1
         messages: list[list[bytes | memoryview]] = []
         for index, (request, reply) in enumerate(done):
+            request.answered = True
             parts: list[bytes | memoryview] = [self._header(request, reply.status), *reply.parts]
             if index != last:
                 size = sum(map(len, parts))

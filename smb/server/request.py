@@ -58,6 +58,7 @@ class Chain:
 
 class Request:
     __slots__ = (
+        "answered",
         "async_id",
         "before",
         "cancelled",
@@ -91,6 +92,7 @@ class Request:
         self.problem: NtStatus | None = None  # found before the handler's turn
         self.last = True  # of its packet
         self.async_id = 0
+        self.answered = False  # its response is on the way: too late for an interim one
         self.started = 0.0
         self.task: asyncio.Task[None] | None = None
         self.cancelled: NtStatus | None = None  # with this status

@@ -142,6 +142,7 @@ class RawClient:
     waiting: dict[int, Answer] = field(default_factory=dict)
 
     def header(self, command: int, *, flags: int = 0, charge: int = 1) -> Header:
+        self.credits -= charge
         header = Header(
             command, self.message_id, self.session_id, self.tree_id, 0, 0, flags, charge, credits=64
         )
@@ -207,13 +208,11 @@ class RawClient:
         return header.message_id
 
     async def compound(
-        self, *requests: tuple[int, bytes], related: bool = True, tree_ids: Sequence[int] | None = None
+        self, *requests: tuple[int, bytes], related: bool = True, charge: int = 1
     ) -> list[Answer]:
         packet = b""
         for index, (command, body) in enumerate(requests):
-            header = self.header(command, flags=RELATED_OPERATIONS if related and index else 0)
-            if tree_ids is not None:
-                header.tree_id = tree_ids[index]
+            header = self.header(command, flags=RELATED_OPERATIONS if related and index else 0, charge=charge)
             padding = bytes(-len(body) % 8) if index < len(requests) - 1 else b""
             if index < len(requests) - 1:
                 header.next_command = 64 + len(body) + len(padding)
@@ -335,9 +334,9 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    folder: Path, *, guest: bool = False, encryption_required: bool = False
+    folder: Path, *, guest: bool = False, encryption_required: bool = False, tree: LocalTree | None = None
 ) -> AsyncIterator[Site]:
-    tree = LocalTree(folder)
+    tree = tree or LocalTree(folder)
     shares = {
         "share": Share("share", tree, comment="the folder"),
         "readonly": Share("readonly", tree, read_only=True),

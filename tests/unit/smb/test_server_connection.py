@@ -11,12 +11,12 @@ from quicfs.smb import limits
 from quicfs.smb.errors import SmbProtocolError
 from quicfs.smb.messages.close import CloseRequest
 from quicfs.smb.messages.create import RELATED_FILE_ID, CreateRequest
-from quicfs.smb.messages.header import Command, Header
+from quicfs.smb.messages.header import ASYNC_COMMAND, SIGNED, Command, Header
 from quicfs.smb.messages.info import InfoType, QueryInfoRequest
 from quicfs.smb.messages.ioctl import Fsctl, IoctlRequest, IoctlResponse
 from quicfs.smb.messages.negotiate import NegotiateRequest
 from quicfs.smb.messages.negotiate_contexts import NegotiateContexts
-from quicfs.smb.messages.read import ReadRequest
+from quicfs.smb.messages.read import ReadRequest, parse_read_response
 from quicfs.smb.messages.session import SESSION_FLAG_BINDING, SessionSetupRequest
 from quicfs.smb.messages.simple import EMPTY_BODY
 from quicfs.smb.messages.tree import TreeConnectRequest
@@ -24,6 +24,8 @@ from quicfs.smb.messages.validate import ValidateNegotiateRequest, ValidateNegot
 from quicfs.smb.messages.write import WriteRequest
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.smb.server.window import MessageWindow
+from quicfs.vfs import StatFs
+from quicfs.vfs.local import LocalTree
 from tests.unit.smb.raw_client import ALL, GUID, READ, site
 
 
@@ -328,6 +330,53 @@ def test_related_compound(tmp_path: Path) -> None:
                     (Command.CREATE, create), (Command.ECHO, EMPTY_BODY), related=False
                 )
                 assert [answer.status for answer in answers] == [0, 0]
+
+    asyncio.run(main())
+
+
+def test_large_responses_of_one_compound_come_apart(tmp_path: Path) -> None:
+    content = bytes(range(256)) * (6 << 12)
+    (tmp_path / "file").write_bytes(content)
+
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            client = await here.client()
+            file_id = await client.opened("file")
+            while client.credits < 400:
+                await client.ask(Command.ECHO, EMPTY_BODY)
+            read = ReadRequest(file_id, 0, len(content)).pack()
+            answers = await client.compound(*[(Command.READ, read)] * 3, related=False, charge=96)
+            assert [answer.status for answer in answers] == [0, 0, 0]
+            assert all(parse_read_response(answer.message) == content for answer in answers)
+
+    asyncio.run(main())
+
+
+def test_a_slow_request_is_said_to_be_pending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "INTERIM_AFTER_S", 0.02)
+    go_on = asyncio.Event()
+
+    class SlowTree(LocalTree):
+        async def statfs(self) -> StatFs:
+            await go_on.wait()
+            return await super().statfs()
+
+    async def main() -> None:
+        async with site(tmp_path, tree=SlowTree(tmp_path)) as here:
+            client = await here.client(secured=False)
+            root = await client.directory("")
+            size = QueryInfoRequest(root, InfoType.FILESYSTEM, 3).pack()
+            await client.start(Command.QUERY_INFO, size)
+            (interim,) = await client.read()
+            assert interim.status == NtStatus.PENDING
+            assert interim.header.flags & ASYNC_COMMAND
+            assert not interim.header.flags & SIGNED
+            assert (await client.ask(Command.ECHO, EMPTY_BODY)).status == 0  # others go on
+            go_on.set()
+            (final,) = await client.read()
+            assert final.status == 0
+            assert final.header.async_id == interim.header.async_id
+            assert final.header.credits == 0
 
     asyncio.run(main())
 
