@@ -24,6 +24,11 @@ T = TypeVar("T")
 _TICK_S: Final = 0.2
 """How often a thread that waits looks whether its caller still wants the answer."""
 
+_PAUSE_S: Final = 5.0
+"""After a missed deadline, calls get no more than a tick for so long; then the next one waits again. The kernel
+lets programs that look into one directory wait for each other where nothing can kill them (libfuse 3.14
+cannot ask it for parallel look-ups), so their waits must not add up."""
+
 
 class CallAbandoned(Exception):
     """The program that asked was killed, or (for a lock) interrupted; answer EINTR."""
@@ -103,9 +108,9 @@ class Pending(Generic[T]):
 class Crossing:
     """The way of all calls of one mount.
 
-    `deadline` bounds a wait; `retry_deadline` does while nothing was answered since a deadline was missed, so
-    that many calls to a dead server do not add up. `abandoned(interruptible)` says, in a waiting thread,
-    whether the caller has gone; `blocked(count)` is told how many threads wait now.
+    `deadline` bounds a wait; `retry_deadline` does while nothing was answered since a deadline was missed, and only
+    now and then: in between, calls to a silent server fail almost at once. `abandoned(interruptible)` says,
+    in a waiting thread, whether the caller has gone; `blocked(count)` is told how many threads wait now.
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class Crossing:
         self._queue: deque[Pending[Any]] = deque()
         self._woken = False
         self._silent = False  # a deadline was missed and nothing was answered since
+        self._pause_until = 0.0
         self._waiting = 0
         self._waiting_lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -183,9 +189,12 @@ class Crossing:
             self._silent = False
             return
         start = time.monotonic() - _TICK_S
-        while not pending.wait(_TICK_S):
-            limit = self._retry_deadline if self._silent else self._deadline
-            if not forever and time.monotonic() - start >= limit:
+        while True:
+            now = time.monotonic()
+            limit = self._limit(now)
+            if not forever and now - start >= limit:
+                if limit > _TICK_S:
+                    self._pause_until = now + _PAUSE_S
                 self._silent = True
                 self.cancel(pending)
                 raise FsError(Status.TIMEOUT, f"no answer within {limit:g} s")
@@ -193,7 +202,14 @@ class Crossing:
                 if not keep:
                     self.cancel(pending)
                 raise CallAbandoned
-        self._silent = False
+            if pending.wait(_TICK_S):
+                self._silent = False
+                return
+
+    def _limit(self, now: float) -> float:
+        if not self._silent:
+            return self._deadline
+        return _TICK_S if now < self._pause_until else self._retry_deadline
 
     def cancel(self, pending: Pending[Any]) -> None:
         """Stop working on it. Whether it still took effect is not known."""

@@ -65,7 +65,8 @@ def _check_mountpoint(mountpoint: str, options: MountOptions) -> None:
     if not stat.S_ISDIR(mode):
         raise MountError(f"mount point {mountpoint} is not a directory: choose a directory.")
     try:
-        empty = options.nonempty or not any(os.scandir(mountpoint))
+        with os.scandir(mountpoint) as entries:
+            empty = options.nonempty or next(entries, None) is None
     except PermissionError:
         empty = True  # who may not read it may still mount over it; the kernel decides
     if not empty:
