@@ -122,6 +122,8 @@ class Recovery:
             eliciting = eliciting or run.eliciting
             if run.in_flight:
                 size += run.size
+        # RFC 9002 §7.8: a window of which not even half is used is not tested, whatever held the sender back
+        app_limited = app_limited or 2 * self.bytes_in_flight < self.cong.cwnd
         self.bytes_in_flight -= size
         # RFC 9002 §5.1: a sample only when the largest acknowledged is new and something was ack-eliciting
         if largest.last == frame.ranges[0][1] and eliciting:

@@ -205,3 +205,14 @@ def test_the_same_ack_twice() -> None:
     assert sender.ack(1.2, (0, 9)) == ([], [])
     assert sender.recovery.cong.cwnd == window
     assert sender.recovery.bytes_in_flight == 0
+
+
+def test_a_window_that_is_not_used_does_not_grow() -> None:
+    sender = Sender()
+    window = sender.recovery.cong.cwnd
+    sender.send(0, 3, 1.0)
+    sender.ack(1.1, (0, 3))
+    assert sender.recovery.cong.cwnd == window
+    sender.send(4, 13, 2.0)
+    sender.ack(2.1, (4, 13))
+    assert sender.recovery.cong.cwnd == 2 * window
