@@ -93,6 +93,8 @@ class ClientConnection:
         self.credits = 1
         self.session_id = 0
         self.tree_id = 0
+        self.established = False
+        """Whether session and tree are there."""
         self.dialect = 0
         self.server_guid = bytes(16)
         self.server_time = 0

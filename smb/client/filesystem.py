@@ -11,11 +11,12 @@ from quicfs.smb.client.copying import copy_range
 from quicfs.smb.client.errors import RequestFailed
 from quicfs.smb.client.link import Connect, Link
 from quicfs.smb.client.listing import Listings
+from quicfs.smb.client.login import SessionSettings
 from quicfs.smb.client.node import SmbNode, split
 from quicfs.smb.client.openfile import SmbOpenFile
 from quicfs.smb.client.operation import CLOSE_RELATED, Answer, Operation, ioctl, set_info
 from quicfs.smb.client.requests import LINK_ITSELF
-from quicfs.smb.client.session import Session, SessionSettings
+from quicfs.smb.client.session import Session
 from quicfs.smb.client.setting import changes_of
 from quicfs.smb.client.statfs import statfs_from, statfs_query
 from quicfs.smb.client.watching import SmbWatch

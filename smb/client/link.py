@@ -17,7 +17,8 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from quicfs.smb.client.errors import ConnectError, ConnectProblem, SessionLost
-from quicfs.smb.client.session import Session, SessionSettings
+from quicfs.smb.client.login import SessionSettings
+from quicfs.smb.client.session import Session
 from quicfs.smb.errors import SmbError, SmbProtocolError
 from quicfs.smb.status import fs_error
 from quicfs.transport.bytestream import ByteStream
@@ -66,7 +67,9 @@ class Link:
         except OSError as error:
             sentence = f"{self.settings.host} cannot be reached: {error.strerror or error}"
             raise ConnectError(ConnectProblem.UNREACHABLE, sentence) from error
-        session = await Session.connect(stream, self.settings)
+        # Only one that was lost is replaced; the server gives up what it held, locks above all.
+        lost = self._session.connection.session_id if self._session is not None else 0
+        session = await Session.connect(stream, replace(self.settings, previous_session_id=lost))
         if self._closed:
             await session.aclose()
             raise ConnectError(ConnectProblem.UNREACHABLE, "the file system was closed")

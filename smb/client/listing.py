@@ -120,7 +120,7 @@ class Listings:
         self, session: Session, handle: bytes, posix: bool, most: int = MAX_DIRECTORY_BUFFER
     ) -> Operation:
         connection = session.connection
-        size = connection.payload_limit(min(most, connection.max_transact)) // 2 or 65536
+        size = connection.payload_limit(min(most, connection.max_transact))
         body = QueryDirectoryRequest(handle, INFO_CLASS[posix], "*", size).pack()
         return Operation(Command.QUERY_DIRECTORY, (body,), size)
 

@@ -8,52 +8,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from quicfs.smb.client.connection import MAX_ANSWER, ClientConnection, Packet
-from quicfs.smb.client.errors import (
-    ConnectError,
-    ConnectProblem,
-    RequestFailed,
-    SessionLost,
-    known_status,
-)
-from quicfs.smb.client.logon import Logon, LogonRefused
+from quicfs.smb.client.errors import RequestFailed, SessionLost
+from quicfs.smb.client.login import Login, SessionSettings, connect_error
 from quicfs.smb.client.operation import Answer, Operation
-from quicfs.smb.errors import SmbError, SmbProtocolError
-from quicfs.smb.filetime import ns_from_filetime
+from quicfs.smb.errors import SmbProtocolError
 from quicfs.smb.framing import MessageStream
-from quicfs.smb.limits import MAX_SETUP_ROUNDS
 from quicfs.smb.messages.header import Command
-from quicfs.smb.messages.session import SessionFlags, SessionSetupRequest, SessionSetupResponse
 from quicfs.smb.messages.simple import EMPTY_BODY
-from quicfs.smb.messages.tree import ShareFlags, ShareType, TreeConnectRequest, TreeConnectResponse
-from quicfs.smb.ntlm import Credentials
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.transport.bytestream import ByteStream
 
-__all__ = ["Session", "SessionSettings"]
+__all__ = ["Session"]
 
 _log = logging.getLogger("quicfs.smb")
 
 _CHECKS: Final = 4  # how often a timeout's length is looked at
 _CLOSE_S: Final = 2.0  # for a polite LOGOFF
-_IPC: Final = "IPC$"
-_GUEST: Final = "guest"
 
-_LOGON_FAILURES: Final = frozenset(
-    {
-        NtStatus.LOGON_FAILURE,
-        NtStatus.NO_SUCH_USER,
-        NtStatus.WRONG_PASSWORD,
-        NtStatus.ACCESS_DENIED,
-        NtStatus.ACCOUNT_RESTRICTION,
-    }
-)
 _SESSION_GONE: Final = frozenset(
     {
         NtStatus.USER_SESSION_DELETED,
@@ -62,18 +38,6 @@ _SESSION_GONE: Final = frozenset(
         NtStatus.CONNECTION_DISCONNECTED,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSettings:
-    """`timeout` is in seconds: how long one call may wait for a server that says nothing."""
-
-    host: str
-    share: str
-    credentials: Credentials
-    timeout: float = 30.0
-    encrypt: bool = False
-    client_guid: bytes = b""
 
 
 class _Waiting:
@@ -120,7 +84,6 @@ class Session:
         self._heard = self._loop.time()
         self._asked_for_life = False
         self._timer: asyncio.TimerHandle | None = None
-        self.read_only = False
         self.is_guest = False
         self.clock_offset_ns = 0
         """What to add to our clock to get the server's."""
@@ -138,34 +101,26 @@ class Session:
         session = cls(stream, settings)
         session._reader = session._loop.create_task(session._read())
         session._check_life()
+        login = Login(session.connection, settings, session._ask)
         try:
-            await session._log_in()
-            await session._connect_tree()
+            await login.run()
         except BaseException as error:
             await session.aclose()
-            problem = session._connect_error(error)
-            if problem is None:
+            problem = connect_error(error, settings.host)
+            if problem is None or problem is error:
                 raise
             raise problem from error
+        session.is_guest = login.is_guest
+        session.clock_offset_ns = login.clock_offset_ns
         return session
 
-    def _connect_error(self, error: BaseException) -> ConnectError | None:
-        host = self._settings.host
-        match error:
-            case ConnectError():
-                return None
-            case SessionLost(violation=False):
-                sentence = f"{host} hung up during the login: {error}"
-                return ConnectError(ConnectProblem.UNREACHABLE, sentence)
-            case SmbProtocolError() | SessionLost():
-                sentence = f"{host} does not speak SMB 3.1.1 as it should: {error}"
-                return ConnectError(ConnectProblem.PROTOCOL, sentence)
-            case LogonRefused():
-                return ConnectError(ConnectProblem.LOGON, f"logging in at {host}: {error}")
-            case SmbError():
-                sentence = f"{host} refused the connection: {error}"
-                return ConnectError(ConnectProblem.PROTOCOL, sentence, error.status)
-        return None
+    async def _ask(self, packet: Packet) -> Answer:
+        """The answer to one request that was built elsewhere: those of the login."""
+        future: asyncio.Future[list[Answer]] = self._loop.create_future()
+        waiting = _Waiting(future, 1, self._loop.time(), False, None)
+        self._waiting[packet.message_ids[0]] = (waiting, 0)
+        await self._write(packet)
+        return (await future)[0]
 
     # Calls
 
@@ -314,7 +269,7 @@ class Session:
         except (ConnectionError, SmbProtocolError) as error:
             reason = str(error)
             violation = isinstance(error, SmbProtocolError)
-            if violation and self.connection.tree_id:
+            if violation and self.connection.established:
                 _log.warning("%s: %s", self._settings.host, error)
         finally:
             self._lose(reason, sent=True, violation=violation)
@@ -380,7 +335,7 @@ class Session:
 
     async def aclose(self) -> None:
         """Log off if that takes no time, and give the stream back."""
-        if self._lost is None and self.connection.session_id:
+        if self._lost is None and self.connection.established:
             try:
                 async with asyncio.timeout(_CLOSE_S):
                     await self._answered()
@@ -400,107 +355,6 @@ class Session:
             if waiting.left:
                 waiting.future = self._loop.create_future()
         await asyncio.gather(*(waiting.future for waiting in posted if waiting.future is not None))
-
-    # Login
-
-    async def _log_in(self) -> None:
-        connection, settings = self.connection, self._settings
-        packet = connection.negotiate_request()
-        answer = await self._first(packet)
-        if answer.status == NtStatus.NOT_SUPPORTED:
-            raise ConnectError(
-                ConnectProblem.PROTOCOL,
-                f"{settings.host} speaks no SMB 3.1.1: newer settings or a newer server are needed",
-            )
-        if answer.status:
-            raise SmbError(known_status(answer.status), "NEGOTIATE")
-        hint = connection.handle_negotiate(answer)
-        self._set_clock()
-        logon = Logon(settings.credentials, settings.host)
-        token = logon.first(hint)
-        for _ in range(MAX_SETUP_ROUNDS):
-            body = SessionSetupRequest(token, security_mode=1).pack()
-            packet = connection.build((Operation(Command.SESSION_SETUP, (body,)),))
-            connection.note_setup_request(packet)
-            answer = await self._first(packet)
-            if answer.status == NtStatus.SUCCESS:
-                self._finish_login(logon, answer)
-                return
-            if answer.status != NtStatus.MORE_PROCESSING_REQUIRED:
-                raise self._logon_error(answer.status)
-            connection.note_setup_response(answer)
-            token = logon.answer(bytes(SessionSetupResponse.parse(answer.message).security_buffer))
-        raise SmbProtocolError("a login without an end")
-
-    async def _first(self, packet: Packet) -> Answer:
-        """The answer to a request of the login, which is built outside of `exchange`."""
-        future: asyncio.Future[list[Answer]] = self._loop.create_future()
-        waiting = _Waiting(future, 1, self._loop.time(), False, None)
-        self._waiting[packet.message_ids[0]] = (waiting, 0)
-        await self._write(packet)
-        return (await future)[0]
-
-    def _set_clock(self) -> None:
-        if self.connection.server_time:
-            self.clock_offset_ns = ns_from_filetime(self.connection.server_time) - time.time_ns()
-
-    def _finish_login(self, logon: Logon, answer: Answer) -> None:
-        response = SessionSetupResponse.parse(answer.message)
-        flags = SessionFlags(response.session_flags & 7)
-        anonymous = not self._settings.credentials.user
-        self.is_guest = bool(flags & SessionFlags.IS_GUEST)
-        trusted = not (self.is_guest or anonymous or flags & SessionFlags.IS_NULL)
-        if self.is_guest and self._settings.credentials.user.lower() not in ("", _GUEST):
-            # A guest's session has no key, so anybody in between could have made a guest of us.
-            user = self._settings.credentials.user
-            raise LogonRefused(
-                f"user {user!r} is not known there, and guests have to say that they are guests"
-            )
-        if self._settings.encrypt and not trusted:
-            raise LogonRefused("encryption was asked for, which takes a user with a password")
-        logon.finish(bytes(response.security_buffer), guest=not trusted)
-        encrypt = bool(flags & SessionFlags.ENCRYPT_DATA)
-        self.connection.establish(answer, logon.session_key, trusted=trusted, encrypt=encrypt)
-
-    def _logon_error(self, status: int) -> ConnectError:
-        user, host = self._settings.credentials.user, self._settings.host
-        if status in _LOGON_FAILURES and not user:
-            sentence = f"{host} lets nobody in without a name and a password: give a user, as in user@{host}"
-        elif status in _LOGON_FAILURES:
-            sentence = f"user {user!r} was refused by {host}: check the name and the password"
-        elif status == NtStatus.ACCOUNT_DISABLED:
-            sentence = f"the account of user {user!r} is disabled at {host}: its administrator can enable it"
-        elif status == NtStatus.PASSWORD_EXPIRED:
-            sentence = f"the password of user {user!r} has expired at {host}: set a new one there"
-        else:
-            sentence = f"{host} refused the login of user {user!r}: {SmbError(known_status(status))}"
-        return ConnectError(ConnectProblem.LOGON, sentence, status)
-
-    async def _connect_tree(self) -> None:
-        host, share = self._settings.host, self._settings.share
-        body = TreeConnectRequest(f"\\\\{host}\\{share}").pack()
-        answer = (await self.exchange((Operation(Command.TREE_CONNECT, (body,)),)))[0]
-        if answer.status == NtStatus.BAD_NETWORK_NAME:
-            raise ConnectError(
-                ConnectProblem.SHARE,
-                f"share {share!r} is not on {host}: `quicfs ls smb+quic://{host}` lists the shares",
-                answer.status,
-            )
-        if answer.status:
-            raise ConnectError(
-                ConnectProblem.ACCESS,
-                f"{host} does not let user {self._settings.credentials.user or 'anonymous'!r} use share "
-                f"{share!r}: {SmbError(known_status(answer.status))}",
-                answer.status,
-            )
-        response = TreeConnectResponse.parse(answer.message)
-        if response.share_type != ShareType.DISK and share.upper() != _IPC:
-            raise ConnectError(
-                ConnectProblem.SHARE, f"share {share!r} on {host} is no folder: choose another"
-            )
-        self.connection.tree_id = answer.header.tree_id
-        if response.share_flags & ShareFlags.ENCRYPT_DATA:
-            self.connection.start_encryption()
 
 
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself holds tasks only weakly

@@ -10,8 +10,9 @@ from impacket.dcerpc.v5.dtypes import NULL
 
 from quicfs.smb.client.errors import ConnectError, ConnectProblem, SessionLost
 from quicfs.smb.client.link import Connect, Link
+from quicfs.smb.client.login import SessionSettings
 from quicfs.smb.client.operation import Operation, close, ioctl
-from quicfs.smb.client.session import Session, SessionSettings
+from quicfs.smb.client.session import Session
 from quicfs.smb.errors import SmbError, SmbProtocolError
 from quicfs.smb.messages.access import Access, CreateDisposition, ShareAccess
 from quicfs.smb.messages.create import CreateRequest, CreateResponse

@@ -21,6 +21,7 @@ from quicfs.smb.users import nt_hash
 from quicfs.vfs.api import LockKind, OpenFlags
 from quicfs.vfs.local import LocalTree
 from quicfs.vfs.status import FsError, Status
+from tests.unit.smb.raw_client import MemoryStream
 
 READ, WRITE, CREATE = OpenFlags.READ, OpenFlags.WRITE, OpenFlags.CREATE
 
@@ -31,6 +32,13 @@ class Secured(TcpStream):
     @property
     def secured(self) -> bool:
         return True
+
+
+class Careless(MemoryStream):
+    """Does not tell the other end when it is closed."""
+
+    async def aclose(self) -> None:
+        return
 
 
 class Users:
@@ -315,6 +323,43 @@ def test_locks_are_taken_again(tmp_path: Path) -> None:
             await other.close()
 
     run(network, steps)
+
+
+def test_the_server_gives_up_what_the_lost_session_held(tmp_path: Path) -> None:
+    """It has not noticed the loss: its end of the connection is still there."""
+
+    async def main() -> None:
+        network = Network(tmp_path)
+        network.start()
+        server = network._server
+        assert server is not None
+        tasks: list[asyncio.Task[None]] = []
+        ends: list[MemoryStream] = []
+
+        async def connect() -> MemoryStream:
+            ours = Careless(secured=False, peer="server")
+            theirs = MemoryStream(secured=False, peer="127.0.0.1:4000")
+            ours.other, theirs.other = theirs, ours
+            ends.append(theirs)
+            tasks.append(asyncio.create_task(server.serve_stream(theirs)))
+            return ours
+
+        fs = SmbFileSystem(connect, "server", "share", Credentials("alice", "secret"), timeout=5)
+        await fs.connect()
+        file, _, _ = await fs.open(fs.root, "file", READ | WRITE | CREATE)
+        await file.lock(0, 0, LockKind.EXCLUSIVE, owner=1)
+        await ends[0].aclose()  # we see an end; the server goes on waiting for us
+        await file.write(0, b"x")  # the lock is ours again, not the old session's
+        assert len(ends) == 2
+        assert len(server.sessions) == 1
+        await file.close()
+        await fs.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await network.close()
+
+    asyncio.run(main())
 
 
 def test_a_listing_goes_on_in_a_new_session(tmp_path: Path) -> None:
