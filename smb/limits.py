@@ -13,6 +13,7 @@ MAX_CREDITS: Final = 1024
 CREDIT_SIZE: Final = 65536  # bytes of payload that one credit pays for (§3.1.5.2)
 MAX_OUTSTANDING: Final = 512  # requests of one connection being worked on, waiting ones included
 MAX_SOURCES_LOGGED: Final = 4096  # whose first bad message is remembered
+MAX_CONNECTIONS: Final = 4096  # of one server
 MAX_SESSIONS: Final = 64  # of one connection
 MAX_SETUP_ROUNDS: Final = 8  # SESSION_SETUP messages of one exchange
 MAX_TREES: Final = 256  # of one session

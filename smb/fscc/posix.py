@@ -105,7 +105,7 @@ class PosixInfo:
             self.reparse_tag,
             self.mode,
         )
-        packed = fixed + self.owner.pack() + self.group.pack()
+        packed = fixed + self.owner.packed + self.group.packed
         if not with_name:
             return packed
         name = encode_utf16(self.name)

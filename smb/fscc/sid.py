@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final
 
 from quicfs.smb.errors import SmbProtocolError
@@ -13,8 +14,10 @@ __all__ = ["EVERYONE", "Sid", "gid_sid", "mode_sid", "uid_sid", "unix_id"]
 _MAX_SUB_AUTHORITIES: Final = 15
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sid:
+    """The same few stand in all entries of a listing, so each keeps its wire form."""
+
     authority: int  # 48 bits
     sub_authorities: tuple[int, ...]
 
@@ -30,10 +33,14 @@ class Sid:
         authority = int.from_bytes(data[at + 2 : at + 8], "big")
         return cls(authority, struct.unpack_from(f"<{count}I", data, at + 8)), end
 
-    def pack(self) -> bytes:
+    @cached_property
+    def packed(self) -> bytes:
         count = len(self.sub_authorities)
         head = bytes((1, count)) + self.authority.to_bytes(6, "big")
         return head + struct.pack(f"<{count}I", *self.sub_authorities)
+
+    def pack(self) -> bytes:
+        return self.packed
 
     def __str__(self) -> str:
         return "-".join(["S-1", str(self.authority), *map(str, self.sub_authorities)])
@@ -47,10 +54,12 @@ _SAMBA_AUTHORITY: Final = 22  # S-1-22-1-uid, S-1-22-2-gid
 _USER, _GROUP, _MODE = 1, 2, 3
 
 
+@lru_cache(maxsize=1024)
 def uid_sid(uid: int) -> Sid:
     return Sid(5, (88, _USER, uid))
 
 
+@lru_cache(maxsize=1024)
 def gid_sid(gid: int) -> Sid:
     return Sid(5, (88, _GROUP, gid))
 

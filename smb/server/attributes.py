@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from quicfs.smb.filetime import filetime_from_ns
 from quicfs.smb.fscc.posix import PosixFileType, PosixInfo, mode_to_wire
 from quicfs.smb.fscc.reparse import ReparseTag
 from quicfs.smb.fscc.sid import gid_sid, uid_sid
@@ -11,7 +12,6 @@ from quicfs.smb.messages.access import FileAttribute
 from quicfs.vfs import Attr, FileKind
 
 __all__ = [
-    "Times",
     "allocation_size",
     "end_of_file",
     "file_attributes",
@@ -20,7 +20,6 @@ __all__ = [
     "times",
 ]
 
-_EPOCH: Final = 116_444_736_000_000_000
 _OWNER_WRITE: Final = 0o200
 _ALLOCATION: Final = 4096
 
@@ -56,21 +55,13 @@ _POSIX_TYPES: Final = {
 }
 
 
-class Times(NamedTuple):
-    """FILETIMEs in the order of nearly every structure."""
-
-    creation: int
-    last_access: int
-    last_write: int
-    change: int
-
-
-def times(attr: Attr) -> Times:
-    return Times(
-        max(1, attr.btime_ns // 100 + _EPOCH),
-        max(1, attr.atime_ns // 100 + _EPOCH),
-        max(1, attr.mtime_ns // 100 + _EPOCH),
-        max(1, attr.ctime_ns // 100 + _EPOCH),
+def times(attr: Attr) -> tuple[int, int, int, int]:
+    """FILETIMEs of creation, last access, last write and change: the order of nearly every structure."""
+    return (
+        filetime_from_ns(attr.btime_ns),
+        filetime_from_ns(attr.atime_ns),
+        filetime_from_ns(attr.mtime_ns),
+        filetime_from_ns(attr.ctime_ns),
     )
 
 

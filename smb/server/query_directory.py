@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from quicfs.smb.errors import SmbError
@@ -49,17 +50,11 @@ async def handle_query_directory(request: Request) -> Reply:
 
 
 async def _fill(asked: QueryDirectoryRequest, open_: FileOpen, scan: DirectoryScan) -> Reply:
-    pack = ENTRY_PACKERS[asked.info_class]
-    posix = asked.info_class == FileInfoClass.POSIX
-    device = open_.tree.disk_id & 0xFFFFFFFF
+    pack = _packer(asked.info_class, open_)
     chain = EntryList(min(asked.output_length, MAX_DIRECTORY_BUFFER))
     first = not scan.returned
-    while True:
-        found = await scan.peek()
-        if found is None:
-            break
-        name, attr = found
-        if not chain.append(pack(_entry(name, attr, device if posix else None))):
+    while (found := await scan.peek()) is not None:
+        if not chain.append(pack(*found)):
             if not chain.packed:
                 raise SmbError(NtStatus.INFO_LENGTH_MISMATCH)
             break
@@ -71,20 +66,21 @@ async def _fill(asked: QueryDirectoryRequest, open_: FileOpen, scan: DirectorySc
     return Reply(pack_output(chain.packed))
 
 
-def _entry(name: str, attr: Attr, posix_device: int | None) -> DirectoryEntry:
-    tag = REPARSE_TAGS[attr.kind]
-    if posix_device is not None:
-        return DirectoryEntry(name, posix=attributes.posix_info(attr, posix_device))
-    created, accessed, written, changed = attributes.times(attr)
+def _packer(info_class: int, open_: FileOpen) -> Callable[[str, Attr], bytes]:
+    if info_class == FileInfoClass.POSIX:
+        device = open_.tree.disk_id & 0xFFFFFFFF
+        return lambda name, attr: attributes.posix_info(attr, device, name).pack(with_name=True)
+    pack = ENTRY_PACKERS[info_class]
+    return lambda name, attr: pack(_entry(name, attr))
+
+
+def _entry(name: str, attr: Attr) -> DirectoryEntry:
     return DirectoryEntry(
         name,
-        created,
-        accessed,
-        written,
-        changed,
+        *attributes.times(attr),
         attributes.end_of_file(attr),
         attributes.allocation_size(attr),
         attributes.file_attributes(attr, name),
-        tag,
+        REPARSE_TAGS[attr.kind],
         attr.fileid,
     )

@@ -95,7 +95,7 @@ async def answer(request: Request, asked: QueryInfoRequest, open_: FileOpen) -> 
     """The structure, and how many bytes of it must fit."""
     if asked.info_class == FsInfoClass.VOLUME:
         fs = open_.tree.fs
-        created = attributes.times(await fs.getattr(fs.root)).creation
+        created = attributes.times(await fs.getattr(fs.root))[0]
         serial = open_.tree.disk_id & 0xFFFFFFFF
         return filesystem.FsVolumeInfo(created, serial, open_.tree.disk.name).pack(), 18
     if asked.info_class == FsInfoClass.SECTOR_SIZE:

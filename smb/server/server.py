@@ -54,6 +54,7 @@ class SmbServer:
         for share in self._shares.values():
             self._states.setdefault(id(share.fs), (ShareState(secrets.randbits(63)), NameCache(share.fs)))
         self._complained: set[str] = set()
+        self._connections = 0
 
     def find_share(self, name: str) -> Share | None:
         return self._shares.get(name.casefold())
@@ -67,13 +68,17 @@ class SmbServer:
 
         Never raises because of what the client sent.
         """
+        self._connections += 1
         try:
+            if self._connections > limits.MAX_CONNECTIONS:
+                raise ConnectionError(f"more than {limits.MAX_CONNECTIONS} connections")
             await Connection(self, stream).run()
         except SmbProtocolError as error:
             self._complain(stream.peer, error)
         except ConnectionError as error:
-            _log.debug("%s: %s", stream.peer, error)
+            _log.info("%s: %s", stream.peer, error)
         finally:
+            self._connections -= 1
             await stream.aclose()
 
     async def end_previous(self, session_id: int, new: Session) -> None:

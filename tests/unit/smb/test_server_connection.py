@@ -234,6 +234,20 @@ def test_validate_negotiate(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_connections_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 2)
+
+    async def main() -> None:
+        async with site(tmp_path) as here:
+            first, _ = await here.client(), await here.client()
+            assert await here.raw().read_packet() is None
+            await first.stream.aclose()
+            assert await first.read_packet() is None
+            assert (await here.client()).session_id
+
+    asyncio.run(main())
+
+
 def test_sessions_trees_and_opens_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_SESSIONS", 3)
     monkeypatch.setattr(limits, "MAX_TREES", 3)
