@@ -10,12 +10,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 from quicfs.vfs import Attr, DirEntry, Node
 
 _SLOTS: Final = 4096
 """Changes are noted per hash of a path; a collision costs a forgotten look-up."""
+
+
+def drop_oldest(entries: dict[Any, Any], count: int) -> None:
+    """Many at once: finding the first key of a dictionary costs a step for each one deleted before it."""
+    try:
+        oldest = list(islice(entries, count))
+    except RuntimeError:
+        return  # another thread adds or removes; the next call does it
+    for key in oldest:
+        entries.pop(key, None)
 
 
 class Entry:
@@ -85,11 +96,8 @@ class Cache:
             entries = self._entries
             entries.pop(path, None)  # the newest stand last
             entries[path] = entry
-            while len(entries) > self._max_attrs:
-                try:
-                    del entries[next(iter(entries))]
-                except (KeyError, RuntimeError, StopIteration):
-                    break  # another thread is at it
+            if len(entries) > self._max_attrs:
+                drop_oldest(entries, self._max_attrs // 8 + 1)
         return entry
 
     def put_listed(self, directory: bytes, entries: Sequence[DirEntry], ticket: int) -> None:

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from typing import Final
 
+from quicfs.fuse_mount.cache import drop_oldest
 from quicfs.fuse_mount.context import Context
 from quicfs.fuse_mount.crossing import Pending
 from quicfs.fuse_mount.handles import Handle, SharedFile
@@ -88,11 +89,8 @@ class Files:
         versions = self._versions
         same = versions.pop(path, None) == version
         versions[path] = version
-        while len(versions) > _MAX_VERSIONS:
-            try:
-                del versions[next(iter(versions))]
-            except (KeyError, RuntimeError, StopIteration):
-                break  # another thread is at it
+        if len(versions) > _MAX_VERSIONS:
+            drop_oldest(versions, _MAX_VERSIONS // 8)
         return same
 
     def read(self, fh: int, size: int, offset: int) -> bytes | memoryview:

@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -34,8 +35,6 @@ _WANTED: Final = CAP_ASYNC_READ | CAP_PARALLEL_DIROPS
 # notice that a file grew on the server.
 _UNWANTED: Final = CAP_SPLICE_WRITE | CAP_SPLICE_MOVE | CAP_SPLICE_READ | CAP_WRITEBACK_CACHE
 
-_LogFunction = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-
 
 class FuseSession:
     """`on_end` is called once, in the last thread, when the mount is gone."""
@@ -51,10 +50,8 @@ class FuseSession:
         self._running = 0
         self._ended = False
         self._lock = threading.Lock()
-        self._messages: list[str] = []
-        self._log_function = _LogFunction(self._note)
         self._operations = operations  # libfuse copies the table; the callbacks must stay
-        library.set_log_func(ctypes.cast(self._log_function, ctypes.c_void_p))
+        library.set_log_func(ctypes.cast(_note, ctypes.c_void_p))
         words = [b"quicfs", b"-o", ",".join(_mount_words(options)).encode()]
         argv = (ctypes.c_char_p * (len(words) + 1))(*words, None)
         arguments = FuseArgs(len(words), argv, 0)
@@ -62,7 +59,7 @@ class FuseSession:
             ctypes.byref(arguments), ctypes.byref(operations), ctypes.sizeof(operations), None
         )
         if self._fuse is None:
-            raise MountError(f"libfuse refuses the mount options ({self._reason()}): correct them.")
+            raise MountError(f"libfuse refuses the mount options ({_reason()}): correct them.")
         self._session = library.get_session(self._fuse)
 
     def configure(self, connection: Any, config: Any) -> None:
@@ -86,7 +83,7 @@ class FuseSession:
     def mount(self, mountpoint: str) -> None:
         """Raises MountError. Nothing is answered before `start`."""
         if self._library.mount(self._fuse, os.fsencode(mountpoint)) != 0:
-            reason = self._reason()
+            reason = _reason()
             self.destroy()
             raise MountError(
                 f"{mountpoint} cannot be mounted ({reason}): check that you own it, or use root."
@@ -140,24 +137,30 @@ class FuseSession:
         self._library.unmount(self._fuse)
         self._library.destroy(self._fuse)
         self._fuse = None
-        self._library.set_log_func(None)
-
-    def _reason(self) -> str:
-        text = self._messages[-1] if self._messages else "no reason given"
-        return text.removeprefix("fuse: ").strip()
-
-    def _note(self, level: int, form: bytes, arguments: int) -> None:
-        """libfuse has something to say: enum fuse_log_level is syslog's."""
-        buffer = ctypes.create_string_buffer(1024)
-        _vsnprintf(buffer, len(buffer), form, arguments)
-        text = buffer.value.decode(errors="replace").strip()
-        del self._messages[:-8]
-        self._messages.append(text)
-        _log.log(logging.WARNING if level <= 4 else logging.DEBUG, "libfuse: %s", text)
 
 
 _vsnprintf = ctypes.CDLL(None).vsnprintf
 _vsnprintf.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p)
+
+
+_messages: deque[str] = deque(maxlen=8)
+
+
+def _take_note(level: int, form: bytes, arguments: int) -> None:
+    """libfuse has something to say: enum fuse_log_level is syslog's. One function for the whole process."""
+    buffer = ctypes.create_string_buffer(1024)
+    _vsnprintf(buffer, len(buffer), form, arguments)
+    text = buffer.value.decode(errors="replace").strip()
+    _messages.append(text)
+    _log.log(logging.WARNING if level <= 4 else logging.DEBUG, "libfuse: %s", text)
+
+
+_note = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_take_note)
+
+
+def _reason() -> str:
+    text = _messages[-1] if _messages else "no reason given"
+    return text.removeprefix("fuse: ").strip()
 
 
 def _mount_words(options: MountOptions) -> list[str]:

@@ -75,7 +75,7 @@ def test_is_bounded() -> None:
     cache = make(max_attrs=10)
     for number in range(1000):
         cache.put(b"/%d" % number, ATTR, None, cache.ticket())
-    assert sum(cache.get(b"/%d" % number) is not None for number in range(1000)) == 10
+    assert 8 <= sum(cache.get(b"/%d" % number) is not None for number in range(1000)) <= 10
     assert cache.get(b"/999") is not None
 
 
