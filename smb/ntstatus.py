@@ -104,8 +104,3 @@ class NtStatus(enum.IntEnum):
     DUPLICATE_OBJECTID = 0xC000022A
     SMB_NO_PREAUTH_INTEGRITY_HASH_OVERLAP = 0xC05D0000
     SMB_BAD_CLUSTER_DIALECT = 0xC05D0001
-
-    @property
-    def is_error(self) -> bool:
-        """Severity "error"; warnings such as BUFFER_OVERFLOW carry a normal body."""
-        return self.value >= 0xC0000000

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from quicfs.smb.messages.wire import HEADER_SIZE, body, encode_utf16, name_at
 
-__all__ = ["ShareCapabilities", "ShareFlags", "ShareType", "TreeConnectRequest", "TreeConnectResponse"]
+__all__ = ["ShareFlags", "ShareType", "TreeConnectRequest", "TreeConnectResponse"]
 
 
 class ShareType(enum.IntEnum):
@@ -24,11 +24,6 @@ class ShareFlags(enum.IntFlag):
     DFS_ROOT = 0x0002
     ACCESS_BASED_DIRECTORY_ENUM = 0x0800
     ENCRYPT_DATA = 0x8000
-
-
-class ShareCapabilities(enum.IntFlag):
-    DFS = 0x08
-    CONTINUOUS_AVAILABILITY = 0x10
 
 
 _REQUEST = struct.Struct("<HHHH")

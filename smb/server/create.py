@@ -95,7 +95,10 @@ async def handle_create(request: Request) -> Reply:
 def _understand(tree: Tree, asked: CreateRequest) -> _Wish:
     contexts = asked.contexts
     create_checks.check_request(asked)
+    # The context counts only where NEGOTIATE settled on the extensions.
     posix_context = contexts.get(create_contexts.POSIX)
+    if not tree.session.connection.negotiation.posix:
+        posix_context = None
     posix = posix_context is not None
     mode: int | None = None
     if posix_context is not None:

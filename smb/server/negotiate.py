@@ -57,7 +57,6 @@ class Negotiation:
     cipher: int = 0  # 0: no encryption
     signing: int = SigningAlgorithm.HMAC_SHA256
     posix: bool = False
-    trusted_transport: bool = False  # both ends rely on the channel's own encryption
     client_guid: bytes = bytes(16)
     client_capabilities: int = 0
     client_security_mode: int = 0
@@ -122,7 +121,7 @@ def _settle_contexts(
             answer.signing_algorithms = (chosen,)
     accept = TransportFlags.ACCEPT_TRANSPORT_LEVEL_SECURITY
     if secured and (asked.transport_flags or 0) & accept:
-        settled.trusted_transport = True
+        # The client will not encrypt then; whether it must sign hangs on the stream alone.
         answer.transport_flags = accept
     if asked.posix:
         settled.posix = answer.posix = True
