@@ -52,12 +52,13 @@ class TcpStream:
         self._slab = memoryview(bytearray(_SLAB))
         self._slab_used = 0
         self._turns = 0
+        self._drained = False  # the last receive got less than it had room for: nothing more is there
         self._read_armed = False
         self._reader: asyncio.Future[None] | None = None
         self._queue: deque[memoryview] = deque()
         self._unsent = 0
         self._senders: list[asyncio.Future[None]] = []
-        self._drained: asyncio.Future[None] | None = None
+        self._sent: asyncio.Future[None] | None = None
         self._error: ConnectionError | None = None
         self._closing = False
 
@@ -90,15 +91,19 @@ class TcpStream:
                 raise self._error
             if self._closing:
                 raise ConnectionError(f"the connection to {self._peer} was closed here")
+            if self._drained:
+                self._drained, self._turns = False, 0
+                await self._readable()
+                continue
             try:
                 count = self._sock.recv_into(buffer)
             except (BlockingIOError, InterruptedError):
-                self._turns = 0
-                await self._readable()
+                self._drained = True
             except OSError as error:
                 raise self._broken(error) from error
             else:
                 self._turns += 1
+                self._drained = 0 < count < len(buffer)
                 return count
 
     async def _readable(self) -> None:
@@ -171,8 +176,8 @@ class TcpStream:
         self._flush()
         if not self._queue:
             self._loop.remove_writer(self._sock.fileno())
-            if self._drained is not None and not self._drained.done():
-                self._drained.set_result(None)
+            if self._sent is not None and not self._sent.done():
+                self._sent.set_result(None)
         if self._unsent <= HIGH_WATER or self._error is not None:
             self._wake_senders()
 
@@ -204,8 +209,8 @@ class TcpStream:
             if self._queue and self._error is None:
                 with contextlib.suppress(TimeoutError):  # a peer that does not read gets no more of our time
                     async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                        self._drained = self._loop.create_future()
-                        await self._drained
+                        self._sent = self._loop.create_future()
+                        await self._sent
         finally:
             self._give_back()
 
