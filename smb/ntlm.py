@@ -6,8 +6,10 @@ sessions without extended security are refused by both.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -68,13 +70,17 @@ def _hmac_md5(key: bytes, data: bytes) -> bytes:
     return hmac.digest(key, data, "md5")
 
 
+@functools.cache
 def machine_id() -> bytes:
     """32 bytes that name this machine until it restarts, for Single_Host_Data ([MS-NLMP] §2.2.2.2).
 
-    Containers with a network of their own count as machines.
+    Containers with a network of their own count as machines; without /proc each process does.
     """
-    here = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-    network = Path("/proc/self/ns/net").stat()
+    try:
+        here = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+        network = Path("/proc/self/ns/net").stat()
+    except OSError:
+        return os.urandom(32)
     return hashlib.sha256(b"%b %d %d" % (here, network.st_dev, network.st_ino)).digest()
 
 
