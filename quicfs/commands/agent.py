@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import click
 from quicfs.handshake_agent.agent import run_agent
 from quicfs.handshake_agent.config import AgentConfig, load_config
 from quicfs.options import FILE, examples, verbose_option
+from quicfs.service import announce
 
 __all__ = ["agent"]
 
@@ -38,4 +40,4 @@ def agent(config: Path | None, socket: Path | None) -> None:
     settings = load_config(config) if config is not None else AgentConfig()
     path = socket or settings.socket
     logging.getLogger("quicfs.handshake_agent").setLevel(logging.INFO)
-    sys.exit(run_agent(settings, socket_path=path, on_ready=lambda: click.echo(f"agent ready on {path}")))
+    sys.exit(run_agent(settings, socket_path=path, on_ready=partial(announce, f"agent ready on {path}")))
