@@ -37,7 +37,7 @@ class CallAbandoned(Exception):
 class Pending(Generic[T]):
     """One call of the file system, under way or done."""
 
-    __slots__ = ("_lock", "args", "error", "function", "kwargs", "on_done", "task", "value")
+    __slots__ = ("_lock", "args", "error", "function", "kwargs", "on_done", "started", "task", "value")
 
     def __init__(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...], kwargs: dict[str, Any]):
         self.function = function
@@ -46,6 +46,7 @@ class Pending(Generic[T]):
         self.value: T
         self.error: Exception | None = None
         self.task: asyncio.Task[None] | None = None
+        self.started = False
         self.on_done: Callable[[Pending[T]], None] | None = None
         self._lock = threading.Lock()
         self._lock.acquire()
@@ -74,25 +75,6 @@ class Pending(Generic[T]):
         if error is not None:
             raise error
         return self.value
-
-    async def run(self) -> None:
-        """In the loop."""
-        try:
-            self.value = await self.function(*self.args, **self.kwargs)
-        except FsError as error:
-            self.error = error
-        except asyncio.CancelledError:
-            self.error = FsError(Status.TIMEOUT, "given up")
-        except Exception as error:
-            _log.exception("a call of the file system failed in a way that its contract does not know")
-            self.error = error
-        self.finish()
-
-    def ended(self, task: asyncio.Task[None]) -> None:
-        """In the loop. A task that was cancelled before its first step never came to `finish`."""
-        if not self.done:
-            self.error = FsError(Status.TIMEOUT, "given up")
-            self.finish()
 
     def finish(self) -> None:
         """`on_done` comes first: who is woken finds its work done."""
@@ -133,7 +115,7 @@ class Crossing:
         self._pause_until = 0.0
         self._waiting = 0
         self._waiting_lock = threading.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: set[Pending[Any]] = set()  # and so their tasks, which the loop alone would forget
 
     def submit(
         self,
@@ -219,8 +201,11 @@ class Crossing:
             return  # the loop is closed, the call gone with it
 
     def _cancel(self, pending: Pending[Any]) -> None:
-        if pending.task is not None:
-            pending.task.cancel()
+        if pending.task is None or pending.done:
+            return
+        pending.task.cancel()
+        if not pending.started:  # then its first step never comes
+            self._end(pending, FsError(Status.TIMEOUT, "given up"))
 
     def _drain(self) -> None:
         self._woken = False  # before looking: what comes later wakes us again
@@ -228,13 +213,29 @@ class Crossing:
         create_task = self._loop.create_task
         while queue:
             pending = queue.popleft()
-            task = create_task(pending.run())
-            pending.task = task
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(pending.ended)
+            self._under_way.add(pending)
+            pending.task = create_task(self._run(pending))
+
+    async def _run(self, pending: Pending[Any]) -> None:
+        pending.started = True
+        error: Exception | None = None
+        try:
+            pending.value = await pending.function(*pending.args, **pending.kwargs)
+        except FsError as failure:
+            error = failure
+        except asyncio.CancelledError:
+            error = FsError(Status.TIMEOUT, "given up")
+        except Exception as failure:
+            _log.exception("a call of the file system failed in a way that its contract does not know")
+            error = failure
+        self._end(pending, error)
+
+    def _end(self, pending: Pending[Any], error: Exception | None) -> None:
+        pending.error = error
+        self._under_way.discard(pending)
+        pending.finish()
 
     def cancel_all(self) -> None:
         """In the loop, when no thread is left: end what nobody waits for."""
-        for task in list(self._tasks):
-            task.cancel()
+        for pending in list(self._under_way):
+            self._cancel(pending)
