@@ -257,6 +257,8 @@ def _register(wish: _Wish, found: _Found) -> FileOpen:
     state = wish.tree.state.find(found.attr.fileid)
     if state is not None:
         # Again, for the file system was asked in between.
+        if state.delete_pending:
+            raise SmbError(NtStatus.DELETE_PENDING)
         state.check_sharing(wish.access, asked.share_access)
     open_ = FileOpen(
         wish.tree,

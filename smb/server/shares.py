@@ -75,6 +75,10 @@ class ShareState:
         self.disk_id = disk_id
         self._files: dict[int, FileState] = {}
 
+    def __len__(self) -> int:
+        """Objects with at least one open."""
+        return len(self._files)
+
     def find(self, fileid: int) -> FileState | None:
         return self._files.get(fileid)
 

@@ -351,4 +351,5 @@ async def site(
         async with asyncio.timeout(10):
             await asyncio.gather(*found.tasks)
         assert not server.sessions
+        assert not any(len(server.state_of(share)[0]) for share in shares.values()), "opens were left behind"
         await tree.close()

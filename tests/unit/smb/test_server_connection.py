@@ -24,8 +24,9 @@ from quicfs.smb.messages.validate import ValidateNegotiateRequest, ValidateNegot
 from quicfs.smb.messages.write import WriteRequest
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.smb.server.window import MessageWindow
-from quicfs.vfs import StatFs
+from quicfs.vfs import Attr, Node, StatFs
 from quicfs.vfs.local import LocalTree
+from quicfs.vfs.local_node import LocalNode
 from tests.unit.smb.raw_client import ALL, GUID, READ, site
 
 
@@ -391,6 +392,30 @@ def test_a_slow_request_is_said_to_be_pending(tmp_path: Path, monkeypatch: pytes
             assert final.status == 0
             assert final.header.async_id == interim.header.async_id
             assert final.header.credits == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", [Command.TREE_DISCONNECT, Command.LOGOFF])
+def test_a_create_that_comes_back_after_its_tree_ended(tmp_path: Path, end: int) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    class SlowTree(LocalTree):
+        async def lookup(self, directory: Node, path: str, *, follow: bool = False) -> tuple[LocalNode, Attr]:
+            if path == "slow":
+                asked.set()
+                await go_on.wait()
+            return await super().lookup(directory, path, follow=follow)
+
+    async def main() -> None:
+        async with site(tmp_path, tree=SlowTree(tmp_path)) as here:
+            client = await here.client()
+            await client.start(Command.CREATE, CreateRequest("slow", ALL, 7, 3).pack())
+            await asked.wait()
+            assert (await client.ask(end, EMPTY_BODY)).status == 0
+            go_on.set()
+            (answer,) = await client.read()
+            assert answer.status == NtStatus.NETWORK_NAME_DELETED
 
     asyncio.run(main())
 
