@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quicfs.transport import limits
-from quicfs.transport.conn import Connection, ConnectionConfig, State
+from quicfs.transport.config import ConnectionConfig
+from quicfs.transport.conn import Connection
+from quicfs.transport.state import State
 from quicfs.transport.crypto import CipherSuite
 from quicfs.transport.endpoint import Endpoint, Listener
 from quicfs.transport.errors import ProtocolViolation

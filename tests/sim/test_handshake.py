@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quicfs.transport import packet
-from quicfs.transport.conn import ConnectionConfig
+from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.packet import PacketType
 
 from .endpoints import CLIENT, SERVER, Host, Pair, both_ways, make_pair

@@ -7,7 +7,7 @@ import pytest
 from quicfs.transport import frame, limits
 from quicfs.transport.crypto import Keys
 from quicfs.transport.errors import TransportErrorCode as Code
-from quicfs.transport.packet import FIXED_BIT
+from quicfs.transport.packet import FIXED_BIT, PacketType, write_long_header
 from quicfs.transport.uapi import CryptoLevel
 
 from .endpoints import CLIENT, SERVER, Host, Pair, make_pair
@@ -270,3 +270,17 @@ def test_initials_that_cannot_be_opened_leave_nothing_behind() -> None:
     assert len(pair.server_host.endpoint) == 1
     late = Host(pair.network, ("198.51.100.9", 77), 5).connect(SERVER)
     pair.network.run(lambda: late.confirmed, 5.0)
+
+
+def test_packets_that_wait_for_keys_are_bounded() -> None:
+    """CVE-2025-54939: coalesced Handshake packets that come before there are keys for them."""
+    pair = make_pair()
+    conn = pair.client.conn
+    peer = conn.peer_cids.current.cid
+    junk = write_long_header(PacketType.HANDSHAKE, 1, conn.local_cid, peer, b"", 0, 4, 100) + bytes(96)
+    for _ in range(300):
+        pair.network.send(Datagram(SERVER, CLIENT, junk * 10))
+    pair.network.run_for(0.012)
+    assert 0 < len(conn.undecryptable) <= limits.MAX_UNDECRYPTABLE
+    pair.establish()
+    assert not conn.undecryptable

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quicfs.transport.conn import ConnectionConfig, State, default_parameters
+from quicfs.transport.config import ConnectionConfig, default_parameters
+from quicfs.transport.state import State
 from quicfs.transport.errors import TransportErrorCode
 
 from .endpoints import CLIENT, SERVER, Host, Pair, both_ways, make_pair

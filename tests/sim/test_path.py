@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quicfs.transport.conn import ConnectionConfig
+from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.ecn import EcnState
 
 from .endpoints import CLIENT, SERVER, both_ways, make_pair

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from quicfs.transport.conn import ConnectionConfig, default_parameters
+from quicfs.transport.config import ConnectionConfig, default_parameters
 from quicfs.transport.errors import MisuseError
 
 from .endpoints import CLIENT, SERVER, Pair, both_ways, make_pair

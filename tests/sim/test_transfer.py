@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from quicfs.transport.conn import ConnectionConfig
+from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.uapi import CongestionAlgo
 
 from .endpoints import Pair, both_ways, make_pair
