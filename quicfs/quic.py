@@ -16,7 +16,7 @@ from typing import Final
 
 from quicfs.agents import ClientNet
 from quicfs.transport.bytestream import ByteStream
-from quicfs.transport.conn import ConnectionConfig
+from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.errors import ClosedError
 from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest
 from quicfs.transport.quic_stream import QuicStream

@@ -7,15 +7,15 @@ in `readable`, `writable`, `crypto_received` and `closed`, which the owner looks
 
 from __future__ import annotations
 
-import enum
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from hmac import compare_digest
 from typing import Any, Final
 
 from quicfs.transport import limits, rx, transport_param, tx
 from quicfs.transport.builder import Transmit
+from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.cong import make_congestion_control
 from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
 from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys, initial_secrets
@@ -30,66 +30,12 @@ from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.recovery import Recovery
 from quicfs.transport.rtt import RttEstimator
 from quicfs.transport.sent import Record, SentRun
+from quicfs.transport.state import OPEN, TRANSITIONS, State
 from quicfs.transport.stream import RecvState, Stream
 from quicfs.transport.streams import BIDI, UNI, Streams
 from quicfs.transport.timer import Timer, Timers
 from quicfs.transport.transport_param import TransportParameters
-from quicfs.transport.uapi import CongestionAlgo, CryptoLevel
-
-
-class State(enum.Enum):
-    """RFC 9000 §10 and §4.1 of RFC 9001.
-
-    HANDSHAKE -> CONNECTED -> CLOSING -> CLOSED
-        |            |                     ^
-        +------------+-----> DRAINING -----+
-    """
-
-    HANDSHAKE = enum.auto()
-    CONNECTED = enum.auto()  # TLS is complete on this side
-    CLOSING = enum.auto()
-    DRAINING = enum.auto()
-    CLOSED = enum.auto()
-
-
-OPEN: Final = frozenset({State.HANDSHAKE, State.CONNECTED})
-
-_TRANSITIONS: Final = {
-    State.HANDSHAKE: {State.CONNECTED, State.CLOSING, State.DRAINING, State.CLOSED},
-    State.CONNECTED: {State.CLOSING, State.DRAINING, State.CLOSED},
-    State.CLOSING: {State.DRAINING, State.CLOSED},
-    State.DRAINING: {State.CLOSED},
-    State.CLOSED: set(),
-}
-
-
-def default_parameters() -> TransportParameters:
-    return TransportParameters(
-        max_idle_timeout_ms=int(limits.MAX_IDLE_TIMEOUT * 1000),
-        max_udp_payload_size=limits.MAX_UDP_PAYLOAD,
-        initial_max_data=limits.CONNECTION_WINDOW,
-        initial_max_stream_data_bidi_local=limits.STREAM_WINDOW,
-        initial_max_stream_data_bidi_remote=limits.STREAM_WINDOW,
-        initial_max_stream_data_uni=limits.STREAM_WINDOW,
-        initial_max_streams_bidi=limits.MAX_STREAMS_BIDI,
-        initial_max_streams_uni=limits.MAX_STREAMS_UNI,
-        ack_delay_exponent=limits.ACK_DELAY_EXPONENT,
-        max_ack_delay_ms=int(limits.MAX_ACK_DELAY * 1000),
-        active_connection_id_limit=limits.MAX_ACTIVE_PEER_CIDS,
-    )
-
-
-@dataclass(slots=True)
-class ConnectionConfig:
-    """What the owner of a connection decides. Times in seconds, sizes in bytes."""
-
-    parameters: TransportParameters = field(default_factory=default_parameters)
-    congestion: int = CongestionAlgo.CUBIC
-    initial_rtt: float = 0.333  # RFC 9002 §6.2.2
-    keep_alive: float = 0.0  # 0: no PING to keep the connection alive
-    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
-    probe_mtu: bool = True
-    ecn: bool = True
+from quicfs.transport.uapi import CryptoLevel
 
 
 class Connection:
@@ -638,7 +584,7 @@ class Connection:
         self.timers.clear()
 
     def _move(self, state: State) -> None:
-        if state not in _TRANSITIONS[self.state]:
+        if state not in TRANSITIONS[self.state]:
             raise AssertionError(f"connection cannot go from {self.state.name} to {state.name}")
         self.state = state
 

@@ -11,9 +11,11 @@ from typing import Final
 
 from quicfs.transport import limits
 from quicfs.transport.builder import Transmit
-from quicfs.transport.conn import Connection, ConnectionConfig, State
+from quicfs.transport.config import ConnectionConfig
+from quicfs.transport.conn import Connection
 from quicfs.transport.endpoint import Endpoint, Listener
 from quicfs.transport.path import Address
+from quicfs.transport.state import State
 from quicfs.transport.udp import UdpSocket, max_payload_towards
 
 _log = logging.getLogger("quicfs.transport")
@@ -57,8 +59,16 @@ class Driver:
         self._users += 1
 
     def release(self) -> None:
-        """The last user takes the socket with it, once no connection needs it."""
+        """The last user takes the socket with it, as soon as the last words of the connections are sent.
+
+        RFC 9000 §10.2: who closes its UDP socket may end the closing and draining states early.
+        """
         self._users -= 1
+        if not self._users and self._blocked is None:
+            self._flush()
+            if self._blocked is None:
+                for conn in list(self.endpoint.connections):
+                    self._forget(conn)
         self._close_if_idle()
 
     def _close_if_idle(self) -> None:

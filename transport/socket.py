@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from quicfs.transport import limits, uapi
-from quicfs.transport.conn import OPEN, Connection, ConnectionConfig, State
+from quicfs.transport.config import ConnectionConfig
+from quicfs.transport.conn import Connection
 from quicfs.transport.driver import Driver, resolve
 from quicfs.transport.endpoint import Listener
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
@@ -26,6 +27,7 @@ from quicfs.transport.handshake_errors import peer_alert_error
 from quicfs.transport.path import Address
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.sockopts import CIPHER_SUITES, GETTERS, SETTERS
+from quicfs.transport.state import OPEN, State
 from quicfs.transport.stream import Stream
 from quicfs.transport.uapi import SockOpt, StreamFlags
 

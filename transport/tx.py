@@ -30,6 +30,7 @@ from quicfs.transport.frame import (
 from quicfs.transport.frame_ops import FRAME_OPS
 from quicfs.transport.packet import FIXED_BIT, PacketType, packet_number_length
 from quicfs.transport.sent import SentRun, StreamRange
+from quicfs.transport.state import OPEN, State
 from quicfs.transport.timer import Timer
 from quicfs.transport.varint import encode
 
@@ -46,7 +47,6 @@ _PING: Final = b"\x01"
 
 def poll_transmit(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     """See `Connection.poll_transmit`."""
-    from quicfs.transport.conn import OPEN, State
 
     if conn.state not in OPEN:
         return _close(conn, buffer) if conn.state is State.CLOSING else None

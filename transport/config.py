@@ -1,0 +1,38 @@
+"""What the owner of a connection decides about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from quicfs.transport import limits
+from quicfs.transport.transport_param import TransportParameters
+from quicfs.transport.uapi import CongestionAlgo
+
+
+def default_parameters() -> TransportParameters:
+    return TransportParameters(
+        max_idle_timeout_ms=int(limits.MAX_IDLE_TIMEOUT * 1000),
+        max_udp_payload_size=limits.MAX_UDP_PAYLOAD,
+        initial_max_data=limits.CONNECTION_WINDOW,
+        initial_max_stream_data_bidi_local=limits.STREAM_WINDOW,
+        initial_max_stream_data_bidi_remote=limits.STREAM_WINDOW,
+        initial_max_stream_data_uni=limits.STREAM_WINDOW,
+        initial_max_streams_bidi=limits.MAX_STREAMS_BIDI,
+        initial_max_streams_uni=limits.MAX_STREAMS_UNI,
+        ack_delay_exponent=limits.ACK_DELAY_EXPONENT,
+        max_ack_delay_ms=int(limits.MAX_ACK_DELAY * 1000),
+        active_connection_id_limit=limits.MAX_ACTIVE_PEER_CIDS,
+    )
+
+
+@dataclass(slots=True)
+class ConnectionConfig:
+    """What the owner of a connection decides. Times in seconds, sizes in bytes."""
+
+    parameters: TransportParameters = field(default_factory=default_parameters)
+    congestion: int = CongestionAlgo.CUBIC
+    initial_rtt: float = 0.333  # RFC 9002 §6.2.2
+    keep_alive: float = 0.0  # 0: no PING to keep the connection alive
+    handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
+    probe_mtu: bool = True
+    ecn: bool = True
