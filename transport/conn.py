@@ -68,6 +68,7 @@ class Connection:
         self.new_token = b""  # that the server gave for the next time
         self.local_cids = LocalConnectionIds(*local_cid)
         self.local_cid = local_cid[0]
+        self.packet_dcid = local_cid[0]  # to which the packets being processed were sent
         self.accepted_cids = {local_cid[0], original_dcid} if is_server else {local_cid[0]}
         self.peer_cids = PeerConnectionIds(peer_cid)
         self.peer_cid_fixed = is_server  # a client learns the server's ID from its first packet
@@ -310,10 +311,7 @@ class Connection:
         self._move(State.CONNECTED)
         self.timers.set(Timer.HANDSHAKE, None)
         self.touch(now)
-        for _ in range(self.local_cids.wanted(self.peer.active_connection_id_limit)):
-            self.queue_control(
-                FrameType.NEW_CONNECTION_ID, self.local_cids.issue(*self._issue_cid()).sequence
-            )
+        self._offer_cids()
         if self.is_server:
             self.queue_control(FrameType.HANDSHAKE_DONE, None)
             self.confirm_handshake(now)  # RFC 9001 §4.1.2
@@ -501,12 +499,15 @@ class Connection:
         self.peer_cids.to_retire.clear()
 
     def handle_retire_connection_id(self, sequence: int) -> None:
-        self.local_cids.handle_retire(sequence, self.local_cid)
-        assert self.peer is not None
-        for _ in range(self.local_cids.wanted(self.peer.active_connection_id_limit)):
-            self.queue_control(
-                FrameType.NEW_CONNECTION_ID, self.local_cids.issue(*self._issue_cid()).sequence
-            )
+        self.local_cids.handle_retire(sequence, used=self.packet_dcid)
+        self._offer_cids()
+
+    def _offer_cids(self) -> None:
+        """Give the peer as many IDs as it can keep (RFC 9000 §5.1.1)."""
+        wanted = self.local_cids.wanted(self.peer.active_connection_id_limit) if self.peer is not None else 0
+        for _ in range(wanted):
+            issued = self.local_cids.issue(*self._issue_cid())
+            self.queue_control(FrameType.NEW_CONNECTION_ID, issued.sequence)
 
     def on_received(self, now: float) -> None:
         """Packets were processed."""

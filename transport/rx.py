@@ -94,6 +94,7 @@ def _open_short(
     pn_offset = 1 + len(conn.local_cid)
     opened = keys.open_run(data, starts, stops, pn_offset, space.received.largest, scratch)
     if opened:
+        conn.packet_dcid = bytes(data[starts[0] + 1 : starts[0] + pn_offset])
         _process(conn, now, space, PacketType.ONE_RTT, opened, ecn)
     else:  # RFC 9000 §10.3.1: nothing could be opened, so it may be a stateless reset
         for stop in stops:

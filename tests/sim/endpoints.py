@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from quicfs.transport import limits
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
-from quicfs.transport.state import State
 from quicfs.transport.crypto import CipherSuite
 from quicfs.transport.endpoint import Endpoint, Listener
 from quicfs.transport.errors import ProtocolViolation
+from quicfs.transport.state import State
 from quicfs.transport.stream import RecvState, Stream
 
 from .fake_tls import FakeTls

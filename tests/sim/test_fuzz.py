@@ -8,9 +8,9 @@ import random
 import pytest
 
 from quicfs.transport import limits
-from quicfs.transport.state import State
 from quicfs.transport.crypto import Keys, initial_secrets
 from quicfs.transport.packet import FIXED_BIT, PacketType, parse_long_header, write_long_header
+from quicfs.transport.state import State
 from quicfs.transport.uapi import CryptoLevel
 
 from .endpoints import CLIENT, SERVER, Pair, both_ways, make_pair

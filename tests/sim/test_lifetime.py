@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from quicfs.transport.config import ConnectionConfig, default_parameters
-from quicfs.transport.state import State
 from quicfs.transport.errors import TransportErrorCode
+from quicfs.transport.state import State
 
 from .endpoints import CLIENT, SERVER, Host, Pair, both_ways, make_pair
 
