@@ -503,8 +503,8 @@ class QuicSocket:
         driver.release()
 
     async def wait_closed(self) -> None:
-        """After `close` of every socket on this UDP port: wait until the port is free. Connections keep it until
-        the peer must have heard of their end (RFC 9000 §10.2: three times the PTO)."""
+        """After `close` of every socket on this UDP port: wait until the port is free, which is at once unless
+        the kernel's buffer is full."""
         if self._driver is not None:
             await self._driver.wait_closed()
 
