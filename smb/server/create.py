@@ -150,8 +150,14 @@ async def _spelled_otherwise(wish: _Wish) -> bool:
     spelled = await wish.tree.names.resolve(wish.path)
     if spelled == wish.path:
         return False
+    original = wish.path.rpartition("/")[2]
     wish.path = spelled
-    return await _exists(wish)
+    if await _exists(wish):
+        return True
+    # Only its directory is spelled otherwise (or somebody removed it just now): the name stays the client's.
+    parent = spelled.rpartition("/")[0]
+    wish.path = f"{parent}/{original}" if parent else original
+    return False
 
 
 async def _exists(wish: _Wish) -> bool:

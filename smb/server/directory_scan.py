@@ -72,7 +72,7 @@ class DirectoryScan:
         tree = self._open.tree
         path = f"{self._open.path}/{name}" if self._open.path else name
         if not self._posix:
-            path = await tree.names.resolve(path)
+            path = await tree.names.find(path)
             name = path.rpartition("/")[2]
         try:
             _, attr = await tree.fs.lookup(self._open.node, name)

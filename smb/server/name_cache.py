@@ -27,16 +27,17 @@ class NameCache:
         self._fs = fs
         self._directories: dict[str, tuple[float, dict[str, str]]] = {}
 
+    async def find(self, path: str) -> str:
+        """`path` as it is spelled, itself first; what nobody spells so stays as it is."""
+        return path if await self._exists(path) else await self.resolve(path)
+
     async def resolve(self, path: str) -> str:
-        """`path` as it is spelled; the components from the first that nobody spells so stay as they are."""
-        found = ""
-        components = path.split("/")
-        for index, name in enumerate(components):
-            spelled = await self._spelling(found, name)
-            if spelled is None:
-                return "/".join([found, *components[index:]]) if found else "/".join(components[index:])
-            found = f"{found}/{spelled}" if found else spelled
-        return found
+        """The same for a path that is known not to be there in its own spelling."""
+        directory, _, name = path.rpartition("/")
+        if directory:
+            directory = await self.find(directory)
+        spelled = (await self._names(directory)).get(name.casefold(), name)
+        return f"{directory}/{spelled}" if directory else spelled
 
     def created(self, path: str) -> None:
         directory, _, name = path.rpartition("/")
@@ -58,16 +59,14 @@ class NameCache:
         for directory in [known for known in self._directories if known.startswith(prefix)]:
             del self._directories[directory]
 
-    async def _spelling(self, directory: str, name: str) -> str | None:
-        path = f"{directory}/{name}" if directory else name
+    async def _exists(self, path: str) -> bool:
         try:
             await self._fs.lookup(self._fs.root, path)
         except FsError as error:
             if error.status not in (Status.NOT_FOUND, Status.NOT_DIR):
                 raise
-        else:
-            return name
-        return (await self._names(directory)).get(name.casefold())
+            return False
+        return True
 
     async def _names(self, directory: str) -> dict[str, str]:
         now = time.monotonic()
@@ -75,7 +74,12 @@ class NameCache:
         if known is not None and known[0] > now:
             return known[1]
         names: dict[str, str] = {}
-        node, attr = await self._fs.lookup(self._fs.root, directory, follow=True)
+        try:
+            node, attr = await self._fs.lookup(self._fs.root, directory, follow=True)
+        except FsError as error:
+            if error.status not in (Status.NOT_FOUND, Status.NOT_DIR):
+                raise
+            return names
         if attr.kind is FileKind.DIRECTORY:
             names = await self._read(node)
         self._directories.pop(directory, None)

@@ -81,5 +81,5 @@ async def _target(open_: FileOpen, name: str) -> tuple[str, Attr | None]:
         return path if _is_own_name(open_, candidate, attr) else candidate, attr
     parent, _, last = path.rpartition("/")
     if parent and not open_.posix:
-        path = f"{await open_.tree.names.resolve(parent)}/{last}"
+        path = f"{await open_.tree.names.find(parent)}/{last}"
     return path, None
