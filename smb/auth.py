@@ -159,7 +159,10 @@ class NtlmExchange:
         return NtStatus.SUCCESS, self._final_token(logon, mic)
 
     def _admit(self, logon: NtlmLogon) -> None:
-        if logon.anonymous:
+        if logon.anonymous and self._allow_guest:
+            self.user = GUEST  # where everybody may come in, nobody needs a name for it
+            self.is_guest = True
+        elif logon.anonymous:
             if not self._allow_anonymous:
                 raise NtlmRefused("anonymous sessions are off")
             self.is_anonymous = True

@@ -263,8 +263,6 @@ class NtlmAcceptor:
         """
         message = _Message(authenticate, 3, ntlm.NTLMAuthChallengeResponse, 64)
         flags = message.number("flags") & self._flags
-        if flags & _REQUIRED != _REQUIRED:
-            raise NtlmRefused("the client took Unicode or extended session security back")
         user, domain, host = message.text("user"), message.text("domain"), message.text("host")
         response, lm, encrypted = (
             message.payload("ntlm"),
@@ -273,7 +271,11 @@ class NtlmAcceptor:
         )
         if not user and not response and lm in {b"", b"\0"}:
             key = _exported_key(flags, bytes(16), encrypted)
-            return NtlmLogon("", domain, host, True, False, SecurityContext(flags, key), key, False)
+            # Samba's clients have no extended session security then, and sign nothing.
+            context = SecurityContext(flags, key) if flags & _REQUIRED == _REQUIRED else None
+            return NtlmLogon("", domain, host, True, False, context, key, False)
+        if flags & _REQUIRED != _REQUIRED:
+            raise NtlmRefused("the client took Unicode or extended session security back")
         if len(response) < 16 + 28 or response[16:18] != b"\x01\x01":
             # §3.3.2: shorter ones are LM or NTLMv1, which can be broken
             raise NtlmRefused(f"user {user!r} answered with NTLMv1 or LM")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from quicfs.smb.client.link import Link
+from quicfs.smb.client.errors import SessionLost
 from quicfs.smb.client.openfile import SmbOpenFile
 from quicfs.smb.client.operation import ioctl
 from quicfs.smb.client.session import Session
 from quicfs.smb.errors import SmbProtocolError
 from quicfs.smb.messages.ioctl import Fsctl, IoctlResponse
+from quicfs.vfs.status import FsError, Status
 
 __all__ = ["copy_range"]
 
@@ -22,7 +23,7 @@ _CHUNKS: Final = 16
 
 
 async def copy_range(
-    link: Link, source: SmbOpenFile, offset: int, target: SmbOpenFile, target_offset: int, length: int
+    source: SmbOpenFile, offset: int, target: SmbOpenFile, target_offset: int, length: int
 ) -> int:
     """The bytes copied, at most 16 MiB at a time; 0 at the end of `source`."""
     size = (await source.getattr()).size
@@ -40,7 +41,7 @@ async def copy_range(
     async def copy(session: Session, handle: bytes) -> int:
         made_in, key = await source.run(key_of)
         if made_in is not session:
-            return 0
+            raise SessionLost("the connection was lost between two halves of a copy", sent=False)
         chunks = [
             _CHUNK.pack(offset + at, target_offset + at, min(_CHUNK_SIZE, length - at), 0)
             for at in range(0, length, _CHUNK_SIZE)
@@ -52,6 +53,7 @@ async def copy_range(
             raise SmbProtocolError("a copy without its result")
         return int(_RESULT.unpack_from(output)[2])
 
-    while True:
-        if copied := await target.run(copy):
-            return copied
+    copied = await target.run(copy)
+    if not 0 < copied <= length:
+        raise FsError(Status.IO, f"the server copied {copied} of {length} bytes")
+    return copied

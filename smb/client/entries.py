@@ -36,12 +36,12 @@ def named_attributes(data: memoryview, *, posix: bool) -> Iterator[tuple[str, At
         return
     for entry in parse_entries(INFO_CLASS[posix], data):
         if entry.name not in _DOTS:
-            yield _name(entry.name, posix=False), attr_of_entry(entry)
+            yield _name(entry.name), attr_of_entry(entry)
 
 
-def _name(wire: str, *, posix: bool) -> str:
+def _name(wire: str) -> str:
     try:
-        name = path_from_wire(wire, posix=posix)
+        name = path_from_wire(wire, posix=False)
     except SmbError as error:
         raise SmbProtocolError(f"the server lists a name that is none: {wire!r}") from error
     if not name or "/" in name:
@@ -70,8 +70,9 @@ def _posix_entries(data: memoryview) -> Iterator[tuple[str, Attr]]:
             raise SmbProtocolError("directory entry: the name does not fit")
         name = decode_utf16(data[name_at : name_at + length], "directory entry: name")
         if name not in _DOTS:
-            if not name or "\\" in name or "/" in name or "\uf026" in name or "\0" in name:
-                name = _name(name, posix=True)
+            if not name or "/" in name or "\0" in name:
+                raise SmbProtocolError(f"the server lists a name that is none: {name!r}")
+            name = name.replace("\uf026", "\\")  # Samba sends backslashes as they are
             permissions, kind = wire_kind(mode, attributes, tag)
             mtime, ctime = (write - _EPOCH) * 100, (change - _EPOCH) * 100
             yield (

@@ -20,7 +20,7 @@ from quicfs.smb.client.session import Session
 from quicfs.smb.client.setting import changes_of
 from quicfs.smb.client.statfs import statfs_from, statfs_query
 from quicfs.smb.client.watching import SmbWatch
-from quicfs.smb.errors import SmbError
+from quicfs.smb.errors import SmbError, SmbProtocolError
 from quicfs.smb.fscc.classes import FileInfoClass
 from quicfs.smb.fscc.file_info import DispositionFlags, RenameInfo, pack_u32
 from quicfs.smb.fscc.reparse import SymlinkReparse, pack_nfs_symlink, parse_symlink
@@ -56,6 +56,8 @@ _BACKSLASH: Final = "\uf026"  # how a backslash inside a name travels
 _DIRECTORY: Final = int(CreateOptions.DIRECTORY_FILE)
 _FILE: Final = int(CreateOptions.NON_DIRECTORY_FILE)
 _FLUSH: Final = Operation(Command.FLUSH, (FlushRequest(RELATED_FILE_ID).pack(),))
+
+_ON_THE_WAY: Final = frozenset({NtStatus.STOPPED_ON_SYMLINK, NtStatus.OBJECT_PATH_NOT_FOUND})
 
 # What servers say to a request that they do not know at all.
 _UNKNOWN: Final = frozenset(
@@ -118,9 +120,11 @@ class SmbFileSystem(FileSystem):
             self._posix = (await self._link.session()).connection.posix
         return self._posix
 
-    async def _compound(self, what: str, *operations: Operation, again: bool = True) -> list[Answer]:
-        async def exchange(session: Session) -> list[Answer]:
-            return await session.compound(operations)
+    async def _compound(
+        self, what: str, parse: Callable[[list[Answer]], T], *operations: Operation, again: bool = True
+    ) -> T:
+        async def exchange(session: Session) -> T:
+            return parse(await session.compound(operations))
 
         return await self._run(exchange, what, again=again)
 
@@ -145,15 +149,38 @@ class SmbFileSystem(FileSystem):
                 try:
                     return await attempt(session, wire)
                 except RequestFailed as error:
-                    if error.status == NtStatus.STOPPED_ON_SYMLINK:
+                    if error.status in _ON_THE_WAY:
                         return error
                     raise
 
             result = await self._run(once, _shown(names), again=again)
             if not isinstance(result, RequestFailed):
                 return result, names
-            names = _redirected(names, wire, result)
+            if result.status == NtStatus.STOPPED_ON_SYMLINK:
+                names = _redirected(names, wire, result)
+            else:
+                names = await self._around_link(names)
         raise FsError(Status.LOOP, path)
+
+    async def _around_link(self, names: list[str]) -> list[str]:
+        """For servers that do not say where a symbolic link is (Samba with POSIX extensions).
+
+        NOT_FOUND when there is none on the way.
+        """
+        posix = await self._has_posix()
+        for count in range(1, len(names)):
+            wire = "\\".join(names[:count])
+
+            async def look(session: Session, wire: str = wire) -> Attr:
+                return await self._look(session, wire, LINK_ITSELF, posix)
+
+            attr = await self._run(look, _shown(names))
+            if attr.kind is FileKind.SYMLINK:
+                node = self._root.at(names[:count], attr.fileid)
+                return _joined(names, names[: count - 1], await self.readlink(node), names[count:])
+            if attr.kind is not FileKind.DIRECTORY:
+                raise FsError(Status.NOT_DIR, _shown(names[:count]))
+        raise FsError(Status.NOT_FOUND, _shown(names))
 
     # Looking
 
@@ -205,14 +232,17 @@ class SmbFileSystem(FileSystem):
     async def readlink(self, node: Node) -> str:
         smb = _node(node)
         posix = await self._has_posix()
-        answers = await self._compound(
+
+        def target_of(answers: list[Answer]) -> str | None:
+            return parse_symlink(memoryview(IoctlResponse.parse(answers[1].message).output))
+
+        target = await self._compound(
             smb.shown,
+            target_of,
             requests.create(smb.path, requests.ATTRIBUTES, posix=posix, options=LINK_ITSELF),
             ioctl(Fsctl.GET_REPARSE_POINT, b"", output=_REPARSE_SIZE),
             CLOSE_RELATED,
         )
-        buffer = memoryview(IoctlResponse.parse(answers[1].message).output)
-        target = parse_symlink(buffer)
         if target is None:
             raise FsError(Status.INVALID, f"{smb.shown} is no symbolic link")
         return target.replace(_BACKSLASH, "\\")
@@ -224,8 +254,11 @@ class SmbFileSystem(FileSystem):
     async def statfs(self) -> StatFs:
         posix = await self._has_posix()
         root = requests.create("", requests.ATTRIBUTES, posix=posix, options=_DIRECTORY)
-        answers = await self._compound("/", root, *statfs_query(posix=posix), CLOSE_RELATED)
-        return statfs_from(answers, 1, posix=posix)
+
+        def sizes(answers: list[Answer]) -> StatFs:
+            return statfs_from(answers, 1, posix=posix)
+
+        return await self._compound("/", sizes, root, *statfs_query(posix=posix), CLOSE_RELATED)
 
     # Opening and making
 
@@ -317,15 +350,19 @@ class SmbFileSystem(FileSystem):
         posix = await self._has_posix()
         source, target = _node(node), _node(directory)
         wire = "\\".join([*_names_of(target), *(await self._names(path))])
-        answers = await self._compound(
+
+        def attributes(answers: list[Answer]) -> Attr:
+            return requests.attr_from(answers, 2, posix=posix)
+
+        return await self._compound(
             f"{source.shown} as {path}",
+            attributes,
             requests.create(source.path, requests.CHANGE, posix=posix, options=LINK_ITSELF | _FILE),
-            set_info(FileInfoClass.LINK, RenameInfo(wire).pack()),
+            set_info(FileInfoClass.LINK, RenameInfo(requests.on_wire(wire, posix=posix)).pack()),
             *requests.attr_query(posix=posix),
             CLOSE_RELATED,
             again=False,
         )
-        return requests.attr_from(answers, 2, posix=posix)
 
     # Changing and removing
 
@@ -391,7 +428,7 @@ class SmbFileSystem(FileSystem):
     ) -> None:
         posix = await self._has_posix()
         new_names = [*_names_of(_node(target)), *(await self._names(new_path))]
-        change = RenameInfo("\\".join(new_names), replace).pack()
+        change = RenameInfo(requests.on_wire("\\".join(new_names), posix=posix), replace).pack()
 
         async def attempt(session: Session, wire: str) -> None:
             await session.compound(
@@ -419,6 +456,7 @@ class SmbFileSystem(FileSystem):
         try:
             await self._compound(
                 smb.shown,
+                list,
                 requests.create(smb.path, requests.WRITE, posix=posix, options=LINK_ITSELF),
                 _FLUSH,
                 CLOSE_RELATED,
@@ -437,7 +475,7 @@ class SmbFileSystem(FileSystem):
     ) -> int:
         if not isinstance(source, SmbOpenFile) or not isinstance(target, SmbOpenFile):
             raise FsError(Status.CROSS_DEVICE, "copying between file systems")
-        return await copy_range(self._link, source, offset, target, target_offset, length)
+        return await copy_range(source, offset, target, target_offset, length)
 
     async def close(self) -> None:
         await self._link.aclose()
@@ -460,17 +498,23 @@ def _shown(names: Sequence[str]) -> str:
 
 def _redirected(names: Sequence[str], wire: str, stopped: RequestFailed) -> list[str]:
     """Where the path leads after the symbolic link that it ran into ([MS-SMB2] §2.2.2.2.1.1)."""
-    error = SymlinkError.parse(memoryview(ErrorResponse.parse(stopped.answer.message).data))
+    try:
+        error = SymlinkError.parse(memoryview(ErrorResponse.parse(stopped.answer.message).data))
+    except SmbProtocolError as broken:
+        raise FsError(Status.IO, f"{_shown(names)}: {broken}") from broken
     rest = error.unparsed_length // 2
     head = wire[: len(wire) - rest]
     tail = wire[len(wire) - rest :]
     target = error.substitute_name.replace("\\", "/")
-    if not error.relative or target.startswith("/"):
+    if not error.relative:
         raise FsError(Status.CROSS_DEVICE, f"{_shown(names)} leads out of the share")
-    where = posixpath.dirname(head.replace("\\", "/"))
-    path = posixpath.normpath(posixpath.join(where, target, tail.replace("\\", "/").lstrip("/")))
-    if path == ".":
-        return []
-    if path.startswith("../") or path == "..":
+    where = head.replace("\\", "/").strip("/").split("/")[:-1]
+    return _joined(names, where, target, [name for name in tail.replace("\\", "/").split("/") if name])
+
+
+def _joined(names: Sequence[str], where: Sequence[str], target: str, rest: Sequence[str]) -> list[str]:
+    """The names of `target` as seen from the directory `where`, and `rest` after them."""
+    path = posixpath.normpath("/".join((*where, target, *rest)))
+    if target.startswith("/") or path == ".." or path.startswith("../"):
         raise FsError(Status.CROSS_DEVICE, f"{_shown(names)} leads out of the share")
-    return path.split("/")
+    return [] if path == "." else path.split("/")

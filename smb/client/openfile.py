@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from quicfs.smb.client import requests
+from quicfs.smb.client.errors import SessionLost
 from quicfs.smb.client.link import Link
 from quicfs.smb.client.locks import LockTable
 from quicfs.smb.client.node import SmbNode
@@ -309,7 +310,7 @@ class SmbOpenFile(OpenFile):
         if not session.post(request):
             try:
                 await session.exchange(request)
-            except (SmbError, ConnectionError):
+            except (SessionLost, TimeoutError):
                 pass  # the handle ends with the session
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "attr_query",
     "create",
     "create_response",
+    "on_wire",
 ]
 
 # Plain integers: IntFlag arithmetic costs more than the rest of a request.
@@ -56,6 +57,13 @@ _POSIX_MODES: Final = [pack_posix_mode(mode) for mode in range(0o10000)]
 _NO_CONTENT: Final = b""
 
 
+def on_wire(path: str, *, posix: bool) -> str:
+    """A path from the share's root. Here names are joined by backslashes; servers with the POSIX
+    extensions take slashes, and Samba takes a backslash for part of a name then.
+    """
+    return path.replace("\\", "/") if posix else path
+
+
 def create(
     path: str,
     access: int,
@@ -65,7 +73,7 @@ def create(
     options: int = 0,
     mode: int = 0,
 ) -> Operation:
-    """CREATE of `path` (backslashes, from the share's root). `mode` counts when something is made."""
+    """CREATE of `path` (see `on_wire`). `mode` counts when something is made."""
     contexts: dict[bytes, bytes | memoryview] = {QUERY_ON_DISK_ID: _NO_CONTENT}
     attributes = 0
     if posix:
@@ -73,7 +81,13 @@ def create(
     elif mode and not mode & 0o200 and not options & _DIRECTORY_FILE:
         attributes = int(FileAttribute.READONLY)
     request = CreateRequest(
-        path, access, _ALL, disposition, options, attributes or int(FileAttribute.NORMAL), contexts=contexts
+        on_wire(path, posix=posix),
+        access,
+        _ALL,
+        disposition,
+        options,
+        attributes or int(FileAttribute.NORMAL),
+        contexts=contexts,
     )
     return Operation(Command.CREATE, (request.pack(),))
 

@@ -149,6 +149,9 @@ def test_guests() -> None:
     assert run(logon("mallory", "x"), server) is NtStatus.SUCCESS
     assert (server.user, server.is_guest, server.session_key) == ("guest", True, bytes(16))
     server = exchange(allow_guest=True)
+    assert run(logon("", ""), server) is NtStatus.SUCCESS
+    assert (server.user, server.is_guest, server.is_anonymous) == ("guest", True, False)
+    server = exchange(allow_guest=True)
     assert run(logon("alice", "wrong"), server) is NtStatus.LOGON_FAILURE
 
 

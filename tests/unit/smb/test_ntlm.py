@@ -113,6 +113,24 @@ def test_anonymous() -> None:
     assert logon.anonymous and not logon.known and logon.user == ""
 
 
+def test_anonymous_as_samba_does_it() -> None:
+    client, server = initiator("", ""), acceptor()
+    last = client.authenticate(server.challenge(client.negotiate()))
+    flags = int.from_bytes(last[60:64], "little")
+    assert flags & ntlm.NTLMSSP_NEGOTIATE_EXTENDED_SESSIONSECURITY
+    flags &= ~(ntlm.NTLMSSP_NEGOTIATE_EXTENDED_SESSIONSECURITY | ntlm.NTLMSSP_NEGOTIATE_KEY_EXCH)
+    logon = server.verify(altered(last, 60, flags.to_bytes(4, "little")), find)
+    assert logon.anonymous
+    assert logon.context is None
+
+
+def test_a_user_cannot_take_extended_security_back() -> None:
+    client, server = initiator(), acceptor()
+    last = client.authenticate(server.challenge(client.negotiate()))
+    with pytest.raises(NtlmRefused, match="took"):
+        server.verify(altered(last, 60, (0x201).to_bytes(4, "little")), find)
+
+
 def altered(message: bytes, at: int, value: bytes) -> bytes:
     return message[:at] + value + message[at + len(value) :]
 
