@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from quicfs.smb.client import requests
 from quicfs.smb.client.copying import copy_range
 from quicfs.smb.client.errors import RequestFailed
+from quicfs.smb.client.following import joined, redirected, shown
 from quicfs.smb.client.link import Connect, Link
 from quicfs.smb.client.listing import Listings
 from quicfs.smb.client.login import SessionSettings
@@ -20,14 +20,13 @@ from quicfs.smb.client.session import Session
 from quicfs.smb.client.setting import changes_of
 from quicfs.smb.client.statfs import statfs_from, statfs_query
 from quicfs.smb.client.watching import SmbWatch
-from quicfs.smb.errors import SmbError, SmbProtocolError
+from quicfs.smb.errors import SmbError
 from quicfs.smb.fscc.classes import FileInfoClass
 from quicfs.smb.fscc.file_info import DispositionFlags, RenameInfo, pack_u32
 from quicfs.smb.fscc.reparse import SymlinkReparse, pack_nfs_symlink, parse_symlink
 from quicfs.smb.messages.access import CreateDisposition, CreateOptions
 from quicfs.smb.messages.close import FlushRequest
 from quicfs.smb.messages.create import RELATED_FILE_ID
-from quicfs.smb.messages.error import ErrorResponse, SymlinkError
 from quicfs.smb.messages.header import Command
 from quicfs.smb.messages.ioctl import Fsctl, IoctlResponse
 from quicfs.smb.ntlm import Credentials
@@ -153,11 +152,11 @@ class SmbFileSystem(FileSystem):
                         return error
                     raise
 
-            result = await self._run(once, _shown(names), again=again)
+            result = await self._run(once, shown(names), again=again)
             if not isinstance(result, RequestFailed):
                 return result, names
             if result.status == NtStatus.STOPPED_ON_SYMLINK:
-                names = _redirected(names, wire, result)
+                names = redirected(names, wire, result)
             else:
                 names = await self._around_link(names)
         raise FsError(Status.LOOP, path)
@@ -174,13 +173,13 @@ class SmbFileSystem(FileSystem):
             async def look(session: Session, wire: str = wire) -> Attr:
                 return await self._look(session, wire, LINK_ITSELF, posix)
 
-            attr = await self._run(look, _shown(names))
+            attr = await self._run(look, shown(names))
             if attr.kind is FileKind.SYMLINK:
                 node = self._root.at(names[:count], attr.fileid)
-                return _joined(names, names[: count - 1], await self.readlink(node), names[count:])
+                return joined(names, names[: count - 1], await self.readlink(node), names[count:])
             if attr.kind is not FileKind.DIRECTORY:
-                raise FsError(Status.NOT_DIR, _shown(names[:count]))
-        raise FsError(Status.NOT_FOUND, _shown(names))
+                raise FsError(Status.NOT_DIR, shown(names[:count]))
+        raise FsError(Status.NOT_FOUND, shown(names))
 
     # Looking
 
@@ -276,7 +275,7 @@ class SmbFileSystem(FileSystem):
         (attr, created), names = await self._resolving(directory, path, attempt, again=again)
         if attr.kind is FileKind.SYMLINK:
             await file.close()
-            raise FsError(Status.LOOP, _shown(names))
+            raise FsError(Status.LOOP, shown(names))
         file.adopt(self._root.at(names, attr.fileid))
         return file, attr, created
 
@@ -490,31 +489,3 @@ def _node(node: Node) -> SmbNode:
 def _names_of(node: SmbNode) -> list[str]:
     path = node.path
     return path.split("\\") if path else []
-
-
-def _shown(names: Sequence[str]) -> str:
-    return "/" + "/".join(names)
-
-
-def _redirected(names: Sequence[str], wire: str, stopped: RequestFailed) -> list[str]:
-    """Where the path leads after the symbolic link that it ran into ([MS-SMB2] §2.2.2.2.1.1)."""
-    try:
-        error = SymlinkError.parse(memoryview(ErrorResponse.parse(stopped.answer.message).data))
-    except SmbProtocolError as broken:
-        raise FsError(Status.IO, f"{_shown(names)}: {broken}") from broken
-    rest = error.unparsed_length // 2
-    head = wire[: len(wire) - rest]
-    tail = wire[len(wire) - rest :]
-    target = error.substitute_name.replace("\\", "/")
-    if not error.relative:
-        raise FsError(Status.CROSS_DEVICE, f"{_shown(names)} leads out of the share")
-    where = head.replace("\\", "/").strip("/").split("/")[:-1]
-    return _joined(names, where, target, [name for name in tail.replace("\\", "/").split("/") if name])
-
-
-def _joined(names: Sequence[str], where: Sequence[str], target: str, rest: Sequence[str]) -> list[str]:
-    """The names of `target` as seen from the directory `where`, and `rest` after them."""
-    path = posixpath.normpath("/".join((*where, target, *rest)))
-    if target.startswith("/") or path == ".." or path.startswith("../"):
-        raise FsError(Status.CROSS_DEVICE, f"{_shown(names)} leads out of the share")
-    return [] if path == "." else path.split("/")
