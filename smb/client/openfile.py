@@ -69,6 +69,7 @@ class SmbOpenFile(OpenFile):
         self._reopening: asyncio.Lock | None = None
         self._locks = LockTable()
         self._closed = False
+        self._size = 0  # as last heard of
 
     @property
     def node(self) -> Node:
@@ -116,6 +117,7 @@ class SmbOpenFile(OpenFile):
             attr = requests.attr_from(answers, 1, posix=False)
         elif attr is None:
             attr = await self._query(session)
+        self._size = attr.size
         return attr, response.create_action == CreateAction.CREATED
 
     def adopt(self, node: SmbNode) -> None:
@@ -174,8 +176,8 @@ class SmbOpenFile(OpenFile):
         async def read(session: Session, handle: bytes) -> bytes | memoryview:
             limit = session.connection.payload_limit(session.connection.max_read)
             if length <= limit:
-                return await _read_whole(session, handle, offset, length)
-            return await _read_pieces(session, handle, offset, length, min(limit, _PIECE))
+                return await _read_whole(session, handle, offset, length, self._size)
+            return await _read_pieces(session, handle, offset, length, min(limit, _PIECE), self._size)
 
         return await self.run(read)
 
@@ -202,6 +204,7 @@ class SmbOpenFile(OpenFile):
             )
 
         await self.run(write)
+        self._size = max(self._size, offset + len(view))
         return len(view)
 
     async def fsync(self, *, data_only: bool = False) -> None:
@@ -222,7 +225,9 @@ class SmbOpenFile(OpenFile):
     async def _query(self, session: Session, handle: bytes | None = None) -> Attr:
         asked = requests.attr_query(posix=self._posix, file_id=handle or self._file_id)
         answers = [await session.call(asked[0])] if len(asked) == 1 else await session.compound(asked)
-        return requests.attr_from(answers, 0, posix=self._posix)
+        attr = requests.attr_from(answers, 0, posix=self._posix)
+        self._size = attr.size
+        return attr
 
     async def setattr(self, changes: SetAttr) -> Attr:
         async def change(session: Session, handle: bytes) -> Attr:
@@ -314,14 +319,19 @@ class SmbOpenFile(OpenFile):
                 pass  # the handle ends with the session
 
 
-async def _read_whole(session: Session, handle: bytes, offset: int, length: int) -> bytes | memoryview:
-    """`length` bytes in one request; more only if the server gives less without being at the end."""
+async def _read_whole(
+    session: Session, handle: bytes, offset: int, length: int, size: int
+) -> bytes | memoryview:
+    """`length` bytes in one request; more only if the server gives less without being at the end.
+
+    `size` is that of the file when we last heard of it.
+    """
     data = await _read_one(session, handle, offset, length)
-    if len(data) == length or not data:
+    if len(data) == length or not data or offset + len(data) >= size:
         return data
     pieces = [data]
     got = len(data)
-    while got < length:
+    while got < length and offset + got < size:
         more = await _read_one(session, handle, offset + got, length - got)
         if not more:
             break
@@ -339,19 +349,21 @@ async def _read_one(session: Session, handle: bytes, offset: int, length: int) -
     return parse_read_response(answer.message)[:length]
 
 
-async def _read_pieces(session: Session, handle: bytes, offset: int, length: int, size: int) -> memoryview:
+async def _read_pieces(
+    session: Session, handle: bytes, offset: int, length: int, piece_size: int, size: int
+) -> memoryview:
     """Several requests under way at once, put together in one buffer."""
     buffer = memoryview(bytearray(length))
     ends: list[int] = []  # of pieces that were shorter than asked for
 
     async def piece(at: int) -> None:
-        wanted = min(size, length - at)
-        data = await _read_whole(session, handle, offset + at, wanted)
+        wanted = min(piece_size, length - at)
+        data = await _read_whole(session, handle, offset + at, wanted, size)
         buffer[at : at + len(data)] = data
         if len(data) < wanted:
             ends.append(at + len(data))
 
-    await _in_turns(length, size, piece)
+    await _in_turns(length, piece_size, piece)
     return buffer[: min(ends)] if ends else buffer
 
 
