@@ -49,6 +49,7 @@ class ConnectionStream:
         self.recv = stream.recv
         self.send = stream.send
         self.send_eof = stream.send_eof
+        self._closing = False
 
     @property
     def peer(self) -> str:
@@ -60,6 +61,9 @@ class ConnectionStream:
 
     async def aclose(self) -> None:
         """End the stream, wait a little until the peer has all of it, and close the connection."""
+        if self._closing:
+            return
+        self._closing = True
         await self._stream.aclose()
         with contextlib.suppress(TimeoutError, ConnectionError):  # the peer is gone; nothing is left to do
             async with asyncio.timeout(DRAIN_S):
@@ -84,8 +88,7 @@ async def connect_stream(net: ClientNet, address: Address, alpn: bytes) -> Conne
         limit = HANDSHAKE_S if number == len(hosts) else OTHER_ADDRESS_S
         for auth_mode in net.auth_modes:
             try:
-                conn = await _connect(net.net, target, address.host, alpn, auth_mode, limit)
-                return ConnectionStream(conn, await conn.wait_open_stream())
+                return await _connect(net.net, target, address.host, alpn, auth_mode, limit)
             except OSError as error:
                 failure = error
                 if not (isinstance(error, HandshakeError) and error.errno == errno.ENOENT):
@@ -96,7 +99,7 @@ async def connect_stream(net: ClientNet, address: Address, alpn: bytes) -> Conne
 
 async def _connect(
     net: HandshakeNet, target: tuple[str, int], name: str, alpn: bytes, auth_mode: AuthMode, limit: float
-) -> QuicSocket:
+) -> ConnectionStream:
     conn = QuicSocket(net, config=ConnectionConfig(keep_alive=KEEP_ALIVE_S))
     try:
         conn.setsockopt(SockOpt.ALPN, alpn)
@@ -104,10 +107,10 @@ async def _connect(
         await conn.handshake(
             HandshakeRequest(MessageType.CLIENTHELLO, int(limit * 1000), auth_mode, name.partition("%")[0])
         )
+        return ConnectionStream(conn, await conn.wait_open_stream())
     except BaseException:
         await conn.close()
         raise
-    return conn
 
 
 def _sentence(failure: OSError, address: Address) -> ConnectionError:
