@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from quicfs.agents import client_net
 from quicfs.options import AgentOptions
@@ -14,12 +14,13 @@ from quicfs.passwords import get_password
 from quicfs.quic import connect_stream
 from quicfs.smb.client.filesystem import SmbFileSystem
 from quicfs.smb.client.link import Connect
-from quicfs.smb.client.shares import list_shares
 from quicfs.smb.ntlm import Credentials
-from quicfs.smb.rpc import ShareEntry
 from quicfs.transport.bytestream import ByteStream
 from quicfs.url import Address, Url
 from quicfs.vfs import FileSystem, Node
+
+if TYPE_CHECKING:
+    from quicfs.smb.rpc import ShareEntry
 
 __all__ = ["ALPN", "ShareFileSystem", "credentials_for", "open_share", "run_on_share", "shares_of"]
 
@@ -88,6 +89,10 @@ def run_on_share(
 
 def shares_of(url: Url, agent: AgentOptions, password_file: Path | None) -> list[ShareEntry]:
     """The shares with files that the server tells this user of."""
+    # Only here: the structures of DCE/RPC take longer to import than all the rest.
+    from quicfs.smb.client.shares import list_shares
+    from quicfs.smb.rpc import ShareEntry
+
     credentials = credentials_for(url, password_file)
 
     async def run() -> list[ShareEntry]:

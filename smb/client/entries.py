@@ -13,7 +13,7 @@ from quicfs.smb.fscc.classes import FileInfoClass
 from quicfs.smb.fscc.directory import parse_entries
 from quicfs.smb.fscc.sid import Sid, unix_id
 from quicfs.smb.messages.wire import decode_utf16
-from quicfs.smb.server.names import path_from_wire
+from quicfs.smb.names import path_from_wire
 from quicfs.vfs.api import Attr, FileKind
 
 __all__ = ["INFO_CLASS", "named_attributes"]

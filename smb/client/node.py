@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from weakref import WeakValueDictionary
 
-from quicfs.smb.server.names import name_to_wire
+from quicfs.smb.names import name_to_wire
 from quicfs.vfs.api import Node
 from quicfs.vfs.status import FsError, Status
 

@@ -22,8 +22,8 @@ from quicfs.smb.messages.change_notify import (
 )
 from quicfs.smb.messages.header import Command
 from quicfs.smb.messages.output import parse_output
+from quicfs.smb.names import path_from_wire
 from quicfs.smb.ntstatus import NtStatus
-from quicfs.smb.server.names import path_from_wire
 from quicfs.smb.status import fs_error
 from quicfs.vfs.api import Change, Watch
 from quicfs.vfs.status import FsError, Status

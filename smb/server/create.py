@@ -11,10 +11,10 @@ from quicfs.smb.fscc.security import SecurityDescriptor
 from quicfs.smb.messages import create_contexts
 from quicfs.smb.messages.access import Access, CreateAction, CreateDisposition, CreateOptions, FileAttribute
 from quicfs.smb.messages.create import CreateRequest, CreateResponse
+from quicfs.smb.names import path_from_wire
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.smb.server import attributes, create_checks, pipes
 from quicfs.smb.server.attributes import REPARSE_TAGS
-from quicfs.smb.server.names import path_from_wire
 from quicfs.smb.server.opens import FileOpen
 from quicfs.smb.server.request import Reply, Request
 from quicfs.smb.server.session import Tree

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from quicfs.smb.server.names import name_to_wire, path_from_wire
+from quicfs.smb.names import name_to_wire, path_from_wire
 from quicfs.smb.server.opens import FileOpen
 from quicfs.smb.server.wildcard import has_wildcard, matcher
 from quicfs.vfs import Attr, FileKind, FsError, Status

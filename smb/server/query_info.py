@@ -13,10 +13,10 @@ from quicfs.smb.fscc.security import SecurityDescriptor, descriptor_of_mode
 from quicfs.smb.messages.access import Access, CreateOptions
 from quicfs.smb.messages.info import InfoType, QueryInfoRequest, SecurityInformation
 from quicfs.smb.messages.output import pack_output
+from quicfs.smb.names import path_to_wire
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.smb.server import attributes, query_filesystem
 from quicfs.smb.server.attributes import REPARSE_TAGS
-from quicfs.smb.server.names import path_to_wire
 from quicfs.smb.server.opens import FileOpen, PipeOpen
 from quicfs.smb.server.request import Reply, Request
 from quicfs.vfs import Attr, FileKind

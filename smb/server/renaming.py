@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from quicfs.smb.errors import SmbError
 from quicfs.smb.fscc.file_info import RenameInfo
+from quicfs.smb.names import path_from_wire
 from quicfs.smb.ntstatus import NtStatus
-from quicfs.smb.server.names import path_from_wire
 from quicfs.smb.server.opens import FileOpen
 from quicfs.vfs import Attr, FileKind, FsError, Status
 

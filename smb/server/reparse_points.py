@@ -7,8 +7,8 @@ from typing import Final
 from quicfs.smb.errors import SmbError
 from quicfs.smb.fscc.reparse import SymlinkReparse
 from quicfs.smb.messages.access import Access
+from quicfs.smb.names import name_to_wire
 from quicfs.smb.ntstatus import NtStatus
-from quicfs.smb.server.names import name_to_wire
 from quicfs.smb.server.opens import FileOpen
 from quicfs.vfs import FileKind
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from quicfs.smb.limits import MAX_NOTIFICATIONS
 from quicfs.smb.messages.change_notify import NotifyAction
-from quicfs.smb.server.names import path_to_wire
+from quicfs.smb.names import path_to_wire
 from quicfs.vfs import Change, FsError
 
 __all__ = ["DirectoryWatch"]
