@@ -176,6 +176,11 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     keys = space.keys_out
     if keys is None:
         return None
+    if not (
+        conn.streams.ready or conn.control or space.probes or conn.path.responses or _ack_wanted(space, now)
+    ):
+        _note_limits(conn, now, full=False)
+        return None
     recovery = conn.recovery
     mtu = conn.path.pmtud.current
     first_pn = space.sent.next_pn
