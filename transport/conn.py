@@ -193,9 +193,6 @@ class Connection:
             # Only the queue hears of it: the packets themselves stay under way until they are declared lost.
             self._requeue(space, oldest.part(oldest.first, min(oldest.last, oldest.first + 1)))
 
-    def _on_ack_timer(self, now: float) -> None:
-        return None  # poll_transmit looks at the deadline itself
-
     def _on_idle_timer(self, now: float) -> None:
         # RFC 9000 §10.1: the connection is silently closed
         self._end(ClosedError(TransportErrorCode.NO_ERROR, False, "idle timeout", remote=False))
@@ -213,8 +210,8 @@ class Connection:
         self.queue_control(FrameType.PING, None)
         self._arm_keep_alive(now)
 
-    def _on_pacing_timer(self, now: float) -> None:
-        return None  # poll_transmit asks the pacer
+    def _on_transmit_timer(self, now: float) -> None:
+        return None  # an ACK or the pacer's next train: poll_transmit looks at the deadlines itself
 
     def _on_pmtud_timer(self, now: float) -> None:
         self.path.pmtud.on_timeout(now)
@@ -592,11 +589,11 @@ class Connection:
 
 _ON_TIMER: Final[dict[Timer, Callable[[Connection, float], None]]] = {
     Timer.LOSS: Connection._on_loss_timer,
-    Timer.ACK_DELAY: Connection._on_ack_timer,
+    Timer.ACK_DELAY: Connection._on_transmit_timer,
     Timer.IDLE: Connection._on_idle_timer,
     Timer.HANDSHAKE: Connection._on_handshake_timer,
     Timer.CLOSE: Connection._on_close_timer,
     Timer.KEEP_ALIVE: Connection._on_keep_alive_timer,
-    Timer.PACING: Connection._on_pacing_timer,
+    Timer.PACING: Connection._on_transmit_timer,
     Timer.PMTUD: Connection._on_pmtud_timer,
 }

@@ -43,6 +43,7 @@ class Driver:
         self._ended = self.loop.create_future()
         self._users = 0
         self._error_logged = False
+        self._dropped_from: set[str] = set()
         self.loop.add_reader(self.udp.fileno(), self._on_readable)
 
     @property
@@ -129,14 +130,29 @@ class Driver:
             length, segment_size, remote, local, ecn = received
             if not length:
                 continue  # an empty datagram costs its share of the burst (CVE-2026-11352)
-            for conn in self.endpoint.handle(
+            concerned = self.endpoint.handle(
                 now, self._receive_buffer[:length], segment_size, remote, local, ecn
-            ):
+            )
+            for conn in concerned:
                 touched[conn] = None
+            if not concerned and not self.endpoint.has_replies:
+                self._note_dropped(remote)
         while (reply := self.endpoint.poll_reply()) is not None:
             self._send(reply)
         if touched:
             self._settle(touched)
+
+    def _note_dropped(self, remote: Address) -> None:
+        """Nothing came of a train; said once for each source, so that a scanner does not fill the log."""
+        if not self.endpoint.listening or remote[0] in self._dropped_from:
+            return
+        if len(self._dropped_from) >= limits.MAX_SOURCES_LOGGED:
+            self._dropped_from.clear()
+        self._dropped_from.add(remote[0])
+        _log.warning(
+            "%s port %d: dropped what is no QUIC or belongs to no connection (said once for each source)",
+            *remote[:2],
+        )
 
     def _on_socket_error(self, error: OSError) -> None:
         """ICMP said that the peer's port is closed; only believed while the handshake goes on."""

@@ -159,6 +159,10 @@ class Endpoint:
             start = stop
         return touched
 
+    @property
+    def has_replies(self) -> bool:
+        return bool(self._replies)
+
     def poll_reply(self) -> Transmit | None:
         """An answer that belongs to no connection."""
         return self._replies.popleft() if self._replies else None

@@ -30,7 +30,8 @@ _HEAD: Final = Struct(">BBQ")  # STREAM with OFF and no LEN: type, ID below 64, 
 _HEAD_LENGTH: Final = _HEAD.size
 _BULK_STREAM: Final = 0x0C
 _OFFSET_8: Final = 0xC0 << 56
-_MIN_SHORT = 21  # RFC 9000 §10.3: less is neither a packet with a sample nor a stateless reset
+_MIN_SAMPLED: Final = 1 + limits.LOCAL_CID_LENGTH + 4 + 16  # RFC 9001 §5.4.2
+_MIN_SHORT: Final = 21  # RFC 9000 §10.3: less is neither a packet with a sample nor a stateless reset
 
 Opened = list[tuple[int, int, memoryview]]
 
@@ -62,11 +63,13 @@ def _split(
 ) -> None:
     total = len(data)
     if max(data[::segment_size].tobytes()) < 0x80:  # the first bytes of all datagrams: short headers only
-        if total % segment_size and total % segment_size < _MIN_SHORT:
-            total -= total % segment_size
-        if total:
-            starts = range(0, total, segment_size)
-            _open_short(conn, now, data, starts, [*starts[1:], total], ecn, scratch)
+        rest = total % segment_size
+        whole = total - rest if rest < _MIN_SAMPLED else total
+        if whole:
+            starts = range(0, whole, segment_size)
+            _open_short(conn, now, data, starts, [*starts[1:], whole], ecn, scratch)
+        if total - whole >= _MIN_SHORT:  # no packet, but perhaps a stateless reset
+            _open_short(conn, now, data, (whole,), (total,), ecn, scratch)
         return
     for start in range(0, total, segment_size):
         _handle_datagram(conn, now, data, start, min(start + segment_size, total), ecn, scratch)

@@ -288,6 +288,32 @@ def test_a_client_that_must_prove_its_address(agents: Agents, pki: Pki) -> None:
     asyncio.run(main())
 
 
+def test_nonsense_is_dropped_and_said_once(
+    agents: Agents, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with net_of(agents, pki) as net:
+            listener = listen(net, b"one")
+            address = listener.getsockname()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as scanner:
+                for nonsense in (
+                    b"",
+                    b"\x00",
+                    b"\x40short",
+                    b"\xc0" + bytes(1199),
+                    b"GET / HTTP/1.1\r\n\r\n",
+                ):
+                    scanner.sendto(nonsense, address)
+            accepting = asyncio.ensure_future(serve_one(listener))
+            client = await dial(net, address[1], b"one")
+            for sock in (client, await accepting, listener):
+                await sock.close()
+            await listener.wait_closed()
+
+    asyncio.run(main())
+    assert ["no QUIC" in record.message for record in caplog.records] == [True]
+
+
 def test_nobody_listens(agents: Agents, pki: Pki) -> None:
     """The kernel says so at once, and nobody waits for a timeout."""
 
