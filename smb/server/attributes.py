@@ -85,10 +85,10 @@ def end_of_file(attr: Attr) -> int:
 
 
 def allocation_size(attr: Attr) -> int:
-    """Bytes on disk; a whole number of units that is not below the size, which clients take for a sparse file."""
+    """Bytes on disk, as a whole number of units."""
     if attr.kind is FileKind.DIRECTORY:
         return 0
-    return max(attr.allocated, -(-attr.size // _ALLOCATION) * _ALLOCATION)
+    return -(-attr.allocated // _ALLOCATION) * _ALLOCATION
 
 
 def posix_info(attr: Attr, device: int, name: str = "") -> PosixInfo:

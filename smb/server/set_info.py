@@ -184,19 +184,23 @@ async def _security(open_: FileOpen, wanted: int, data: memoryview) -> None:
 
     Other descriptors are refused: to say yes and do nothing would leave somebody with rights that the
     client believes to have taken away.
+
+    A handle of the POSIX extensions may be used as POSIX has it, where fchmod and fchown ask who calls and not how
+    the file was opened: there the right to change attributes is enough.
     """
+    instead = _WRITE_ATTRIBUTES if open_.posix else 0
     descriptor = SecurityDescriptor.parse(data)
     mode = uid = gid = None
     if wanted & SecurityInformation.DACL:
-        open_.require(_WRITE_DAC)
+        open_.require(_WRITE_DAC | instead)
         mode = descriptor.mode
         if mode is None:
             raise SmbError(NtStatus.NOT_SUPPORTED)
     if wanted & SecurityInformation.OWNER:
-        open_.require(_WRITE_OWNER)
+        open_.require(_WRITE_OWNER | instead)
         uid = descriptor.uid
     if wanted & SecurityInformation.GROUP:
-        open_.require(_WRITE_OWNER)
+        open_.require(_WRITE_OWNER | instead)
         gid = descriptor.gid
     changes = SetAttr(mode=mode, uid=uid, gid=gid)
     if changes == SetAttr():
