@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -26,18 +26,6 @@ from quicfs.transport.uapi import (
     TransportParam,
 )
 from tests.integration.handshake_rig import NAME, Agents, Pki, toml
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture
-def agents() -> Iterator[Agents]:
-    started = Agents()
-    yield started
-    started.close()
 
 
 @contextlib.asynccontextmanager
