@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from quicfs.agents import client_net
+from quicfs.errors import UserError
 from quicfs.options import AgentOptions
 from quicfs.passwords import get_password
 from quicfs.quic import connect_stream
+from quicfs.smb.client.errors import ConnectError, ConnectProblem
 from quicfs.smb.client.filesystem import SmbFileSystem
 from quicfs.smb.client.link import Connect
 from quicfs.smb.ntlm import Credentials
@@ -65,7 +67,15 @@ async def open_share(
     async with _connector(url.address, agent) as connect:
         fs = ShareFileSystem(connect, url.address.host, url.share, credentials, timeout=timeout)
         try:
-            await fs.connect()
+            try:
+                await fs.connect()
+            except ConnectError as error:
+                if error.problem is not ConnectProblem.SHARE:
+                    raise
+                server = f"smb+quic://{url.user}@{url.address}" if url.user else f"smb+quic://{url.address}"
+                raise UserError(
+                    f"{str(error).partition(':')[0]}: `quicfs ls {server}` lists the shares"
+                ) from error
             yield fs
         finally:
             await fs.close()

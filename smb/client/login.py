@@ -145,7 +145,7 @@ class Login:
         body = TreeConnectRequest(f"\\\\{host}\\{share}").pack()
         answer = await self._ask(connection.build((Operation(Command.TREE_CONNECT, (body,)),)))
         if answer.status == NtStatus.BAD_NETWORK_NAME:
-            sentence = f"share {share!r} is not on {host}: `quicfs ls smb+quic://{host}` lists the shares"
+            sentence = f"share {share!r} is not on {host}: choose one that the server lists"
             raise ConnectError(ConnectProblem.SHARE, sentence, answer.status)
         if answer.status:
             who = self._settings.credentials.user or "anonymous"
