@@ -1,4 +1,4 @@
-"""The kernel's part of net/handshake: consumers file requests here, agents take them (DESIGN.md §4).
+"""The kernel's part of net/handshake: consumers file requests here, agents take them.
 
 A request is announced to all agents (READY); the first ACCEPT gets it together with a descriptor, on which
 the agent makes the calls of a QUIC socket; DONE ends it. Nothing here knows what TLS is.
