@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -124,6 +125,17 @@ def samba(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peer]:
     finally:
         smbd.terminate()
         smbd.wait(10)
+        end_helpers(conf)
+
+
+def end_helpers(conf: Path) -> None:
+    """smbd starts helpers for RPC in sessions of their own, which outlive it; they are known by our configuration."""
+    option = f"--configfile={conf}".encode()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if option in (process / "cmdline").read_bytes().split(b"\0"):
+                    os.kill(int(process.name), signal.SIGTERM)
 
 
 def connect_to(port: int) -> Callable[[], Awaitable[TcpStream]]:
@@ -606,7 +618,7 @@ def test_an_unknown_share_is_a_sentence(peer: Peer) -> None:
     error = problem(peer, "none", USER, PASSWORD)
     assert error.problem is ConnectProblem.SHARE
     assert "share 'none' is not on 127.0.0.1" in str(error)
-    assert "quicfs ls" in str(error)
+    assert "choose one" in str(error)
 
 
 def test_a_forbidden_share_is_a_sentence(samba: Peer) -> None:
