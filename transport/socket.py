@@ -120,7 +120,10 @@ class QuicSocket:
         self._driver = _shared_driver(self.net, self._bound)
         self._driver.acquire()
         self._listener = Listener(
-            self.alpn, self.config, self._on_accept, validate_address=bool(self.options.validate_peer_address)
+            self.alpn,
+            self._effective_config(),
+            self._on_accept,
+            validate_address=bool(self.options.validate_peer_address),
         )
         self._driver.listen(self._listener)
 

@@ -38,7 +38,13 @@ def _get_config(sock: QuicSocket) -> bytes:
 
 
 def _set_config(sock: QuicSocket, value: bytes) -> None:
-    sock.options = uapi.Config.unpack(value)
+    options = uapi.Config.unpack(value)
+    # Better a clear no than an option that does nothing.
+    if options.version not in (0, uapi.QUIC_VERSION_1):
+        raise ValueError(f"QUIC version {options.version:#x} is not spoken")
+    if options.plpmtud_probe_interval or options.stream_data_nodelay or options.receive_session_ticket:
+        raise ValueError("probe interval, nodelay and session tickets cannot be set")
+    sock.options = options
 
 
 def _get_parameters(sock: QuicSocket) -> bytes:
