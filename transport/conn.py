@@ -8,20 +8,18 @@ in `readable`, `writable`, `crypto_received` and `closed`, which the owner looks
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
-from quicfs.transport import limits, rx, transport_param, tx
+from quicfs.transport import delivery, establish, limits, rx, tx
 from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.cong import make_congestion_control
 from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
-from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys, initial_secrets
+from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import AckFrame, ConnectionCloseFrame, FrameType, NewConnectionIdFrame
-from quicfs.transport.frame_ops import FRAME_OPS
 from quicfs.transport.pacer import Pacer
 from quicfs.transport.packet import PacketType
 from quicfs.transport.path import Address, Path
@@ -29,7 +27,7 @@ from quicfs.transport.pmtud import Pmtud
 from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.recovery import Recovery
 from quicfs.transport.rtt import RttEstimator
-from quicfs.transport.sent import Record, SentRun
+from quicfs.transport.sent import Record
 from quicfs.transport.state import OPEN, TRANSITIONS, State
 from quicfs.transport.stream import RecvState, Stream
 from quicfs.transport.streams import BIDI, UNI, Streams
@@ -88,7 +86,7 @@ class Connection:
             RttEstimator(config.initial_rtt),
             peer_validated=is_server,
         )
-        self.ours = self._own_parameters(config.parameters, local_cid)
+        self.ours = establish.own_parameters(self, config.parameters, local_cid)
         self.peer: TransportParameters | None = None
         self.streams = Streams(is_server=is_server, ours=self.ours)
         self.idle_timeout = self.ours.max_idle_timeout_ms / 1000
@@ -107,17 +105,9 @@ class Connection:
         self.timers = Timers()
         self.timers.set(Timer.HANDSHAKE, now + config.handshake_timeout)
         self.touch(now)
-        self.install_initial_keys(retry_scid or original_dcid)  # RFC 9001 §5.2: of the Initial as it came
-
-    def _own_parameters(
-        self, parameters: TransportParameters, local_cid: tuple[bytes, bytes]
-    ) -> TransportParameters:
-        own = replace(parameters, initial_source_connection_id=local_cid[0])
-        if self.is_server:
-            own.original_destination_connection_id = self.original_dcid
-            own.retry_source_connection_id = self.retry_scid
-            own.stateless_reset_token = local_cid[1]
-        return own
+        establish.install_initial_keys(
+            self, retry_scid or original_dcid
+        )  # RFC 9001 §5.2: of the Initial as it came
 
     # --- what the endpoint calls
 
@@ -171,28 +161,6 @@ class Connection:
 
     # --- timers
 
-    def _on_loss_timer(self, now: float) -> None:
-        outcome = self.recovery.on_timeout(now)
-        for space in self.spaces:
-            if outcome.probe is space:
-                self._prepare_probe(space, now)
-        for space, run in outcome.lost:
-            self._run_lost(space, run)
-        if outcome.lost:
-            self._count_lost_sizes([run for _, run in outcome.lost], now)
-
-    def _prepare_probe(self, space: PacketNumberSpace, now: float) -> None:
-        """RFC 9002 §6.2.4: one or two ack-eliciting packets, of new data or else of what is oldest under way."""
-        space.probes = 2
-        if self.recovery.pto_count >= 3:
-            self.path.ecn.on_all_lost()
-        oldest = space.sent.oldest_eliciting()
-        if oldest is not None and not oldest.mtu_probe and self.path.pmtud.on_lost(oldest.packet_size, now):
-            self._mtu_changed()
-        if oldest is not None and not oldest.mtu_probe:
-            # Only the queue hears of it: the packets themselves stay under way until they are declared lost.
-            self._requeue(space, oldest.part(oldest.first, min(oldest.last, oldest.first + 1)))
-
     def _on_idle_timer(self, now: float) -> None:
         # RFC 9000 §10.1: the connection is silently closed
         self._end(ClosedError(TransportErrorCode.NO_ERROR, False, "idle timeout", remote=False))
@@ -204,7 +172,7 @@ class Connection:
             )
 
     def _on_close_timer(self, now: float) -> None:
-        self._move(State.CLOSED)
+        self.move(State.CLOSED)
 
     def _on_keep_alive_timer(self, now: float) -> None:
         self.queue_control(FrameType.PING, None)
@@ -229,12 +197,13 @@ class Connection:
 
     # --- TLS, through the handshake contract
 
-    def install_initial_keys(self, dcid: bytes) -> None:
-        client, server = initial_secrets(self.version, dcid)
-        suite = CipherSuite.AES_128_GCM
-        mine, theirs = (server, client) if self.is_server else (client, server)
-        self.initial.keys_in = Keys(suite, theirs, self.version)
-        self.initial.keys_out = Keys(suite, mine, self.version)
+    def set_peer_parameters(self, data: bytes) -> None:
+        """The peer's transport parameters as TLS delivered them; raises ProtocolViolation."""
+        establish.set_peer_parameters(self, data)
+
+    def handshake_complete(self, now: float) -> None:
+        """TLS is done on our side."""
+        establish.handshake_complete(self, now)
 
     def install_secret(self, level: int, suite: CipherSuite, secret: bytes, *, send: bool) -> None:
         space = self.space_of(level)
@@ -264,68 +233,6 @@ class Connection:
                 TransportErrorCode.CRYPTO_BUFFER_EXCEEDED, "too much CRYPTO data", FrameType.CRYPTO
             )
         self.crypto_received.append((level, data))
-
-    def set_peer_parameters(self, data: bytes) -> None:
-        """The peer's transport parameters as TLS delivered them; raises ProtocolViolation."""
-        peer = transport_param.decode(data, from_server=not self.is_server)
-        # RFC 9000 §7.3: connection IDs of the handshake -> TRANSPORT_PARAMETER_ERROR
-        expected: list[tuple[str, bytes | None, bytes | None]] = [
-            ("initial_source_connection_id", peer.initial_source_connection_id, self.peer_cids.first)
-        ]
-        if not self.is_server:
-            expected += [
-                (
-                    "original_destination_connection_id",
-                    peer.original_destination_connection_id,
-                    self.original_dcid,
-                ),
-                ("retry_source_connection_id", peer.retry_source_connection_id, self.retry_scid),
-            ]
-        for name, value, wanted in expected:
-            if value != wanted:
-                raise ProtocolViolation(
-                    TransportErrorCode.TRANSPORT_PARAMETER_ERROR, f"{name} does not match"
-                )
-        self.peer = peer
-        self.streams.apply_peer_parameters(peer)
-        self.recovery.max_ack_delay = peer.max_ack_delay_ms / 1000
-        self.path.pmtud.set_bound(peer.max_udp_payload_size)
-        if peer.stateless_reset_token:
-            self.peer_cids.set_reset_token(peer.stateless_reset_token)
-        if peer.max_idle_timeout_ms:
-            theirs = peer.max_idle_timeout_ms / 1000
-            self.idle_timeout = min(self.idle_timeout, theirs) if self.idle_timeout else theirs
-
-    def handshake_complete(self, now: float) -> None:
-        """TLS is done on our side."""
-        if self.state is not State.HANDSHAKE:
-            return
-        if self.peer is None or self.application.keys_in is None or self.application.keys_out is None:
-            self.close(
-                now, TransportErrorCode.INTERNAL_ERROR, "handshake ended without secrets or parameters"
-            )
-            return
-        self._move(State.CONNECTED)
-        self.timers.set(Timer.HANDSHAKE, None)
-        self.touch(now)
-        self._offer_cids()
-        if self.is_server:
-            self.queue_control(FrameType.HANDSHAKE_DONE, None)
-            self.confirm_handshake(now)  # RFC 9001 §4.1.2
-
-    def confirm_handshake(self, now: float) -> None:
-        if self.recovery.handshake_confirmed:
-            return
-        self.recovery.handshake_confirmed = True
-        self.recovery.peer_validated = True
-        self.path.validated = True
-        for space in (self.initial, self.handshake):  # RFC 9001 §4.9
-            self.discard_space(space)
-
-    def discard_space(self, space: PacketNumberSpace) -> None:
-        if not space.discarded:
-            space.discard()
-            self.recovery.discard(space)
 
     # --- streams
 
@@ -396,6 +303,9 @@ class Connection:
 
     # --- frames
 
+    def handle_ack(self, space: PacketNumberSpace, frame: AckFrame, now: float) -> None:
+        delivery.handle_ack(self, space, frame, now)
+
     def handle_stream_data(self, stream_id: int, offset: int, data: bytes, fin: bool) -> None:
         stream = self.streams.for_frame(stream_id, FrameType.STREAM, receiving=True)
         if stream is None or stream.recv is None:
@@ -406,74 +316,6 @@ class Connection:
             self.streams.count_received(grown, FrameType.STREAM)
         if recv.readable:
             self.readable[stream] = None
-
-    def handle_ack(self, space: PacketNumberSpace, frame: AckFrame, now: float) -> None:
-        delay = 0.0
-        if space is self.application and self.peer is not None:
-            delay = (frame.ack_delay << self.peer.ack_delay_exponent) / 1e6
-        previous = space.sent.largest_acked
-        outcome = self.recovery.on_ack(space, frame, delay, now, app_limited=self.app_limited)
-        if space is self.handshake:
-            self.recovery.peer_validated = True  # RFC 9002 §6.2.2.1
-        marked = 0
-        for run in outcome.acked:
-            if run.marked:
-                marked += run.last - run.first + 1
-            self._run_acked(space, run)
-        for run in outcome.lost:
-            self._run_lost(space, run)
-        if outcome.largest is not None:
-            self.path.pmtud.on_acked(outcome.largest.packet_size)
-        if outcome.lost:
-            self._count_lost_sizes(outcome.lost, now)
-        if (
-            outcome.largest is not None
-            and space.sent.largest_acked > previous
-            and space is self.application
-            and self.path.ecn.on_ack(marked, frame.ecn)
-        ):
-            self.recovery.on_ecn_ce(now, outcome.largest.time)
-
-    def _run_acked(self, space: PacketNumberSpace, run: SentRun) -> None:
-        bulk = run.bulk
-        if bulk is not None:
-            self.on_stream_acked(bulk.stream, bulk.offset, bulk.stop, bulk.fin)
-            return
-        if run.mtu_probe:
-            self.path.pmtud.on_probe_acked(run.size)
-            self._mtu_changed()
-        for frame_type, argument in run.records:
-            on_ack = FRAME_OPS[frame_type].on_ack
-            if on_ack is not None:
-                on_ack(self, space, argument)
-
-    def _run_lost(self, space: PacketNumberSpace, run: SentRun) -> None:
-        if run.mtu_probe:
-            self.path.pmtud.on_probe_lost(run.size)
-            return
-        self._requeue(space, run)
-
-    def _requeue(self, space: PacketNumberSpace, run: SentRun) -> None:
-        """What the packets carried has to be sent again, as far as it still matters."""
-        bulk = run.bulk
-        if bulk is not None:
-            self.on_stream_lost(bulk.stream, bulk.offset, bulk.stop, bulk.fin)
-            return
-        for frame_type, argument in run.records:
-            on_lost = FRAME_OPS[frame_type].on_lost
-            if on_lost is not None:
-                on_lost(self, space, argument)
-
-    def _count_lost_sizes(self, lost: Sequence[SentRun], now: float) -> None:
-        """Losses of full-sized datagrams alone hint at a black hole (RFC 8899 §4.3)."""
-        sizes = [run.packet_size for run in lost if not run.mtu_probe]
-        if sizes and self.path.pmtud.on_lost(max(sizes), now):
-            self._mtu_changed()
-
-    def _mtu_changed(self) -> None:
-        size = self.path.pmtud.current
-        self.recovery.cong.set_max_datagram_size(size)
-        self.recovery.pacer.set_max_datagram_size(size)
 
     def on_stream_acked(self, stream: Stream, start: int, stop: int, fin: bool) -> None:
         if stream.send is not None:
@@ -497,9 +339,9 @@ class Connection:
 
     def handle_retire_connection_id(self, sequence: int) -> None:
         self.local_cids.handle_retire(sequence, used=self.packet_dcid)
-        self._offer_cids()
+        self.offer_cids()
 
-    def _offer_cids(self) -> None:
+    def offer_cids(self) -> None:
         """Give the peer as many IDs as it can keep (RFC 9000 §5.1.1)."""
         wanted = self.local_cids.wanted(self.peer.active_connection_id_limit) if self.peer is not None else 0
         for _ in range(wanted):
@@ -511,16 +353,6 @@ class Connection:
         self.sent_eliciting_since_received = False
         if self.state in OPEN:
             self.touch(now)
-
-    def handle_retry(self, scid: bytes, token: bytes) -> None:
-        """A valid Retry came: start again with the token, to the server's new ID (RFC 9000 §17.2.5)."""
-        self.retry_scid = scid
-        self.token = token
-        self.peer_cids.replace_first(scid)
-        self.install_initial_keys(scid)
-        for run in self.initial.sent:
-            self._requeue(self.initial, run)
-        self.recovery.discard(self.initial)
 
     def refuse_version(self, reason: str) -> None:
         self._end(ClosedError(TransportErrorCode.VERSION_NEGOTIATION_ERROR, False, reason, remote=True))
@@ -569,7 +401,7 @@ class Connection:
         self._end(ClosedError(TransportErrorCode.NO_ERROR, False, reason, remote=False))
 
     def _stop(self, now: float, state: State) -> None:
-        self._move(state)
+        self.move(state)
         self.timers.clear()
         self.timers.set(Timer.CLOSE, now + 3 * self.recovery.rtt.pto_base(self.recovery.max_ack_delay))
         self.control.clear()
@@ -578,17 +410,17 @@ class Connection:
         if self.closed is None:
             self.closed = error
         if self.state is not State.CLOSED:
-            self._move(State.CLOSED)
+            self.move(State.CLOSED)
         self.timers.clear()
 
-    def _move(self, state: State) -> None:
+    def move(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:
             raise AssertionError(f"connection cannot go from {self.state.name} to {state.name}")
         self.state = state
 
 
 _ON_TIMER: Final[dict[Timer, Callable[[Connection, float], None]]] = {
-    Timer.LOSS: Connection._on_loss_timer,
+    Timer.LOSS: delivery.on_loss_timer,
     Timer.ACK_DELAY: Connection._on_transmit_timer,
     Timer.IDLE: Connection._on_idle_timer,
     Timer.HANDSHAKE: Connection._on_handshake_timer,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from quicfs.transport import establish
 from quicfs.transport import frame as codec
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import FrameType
@@ -47,7 +48,7 @@ def _process_handshake_done(conn: Connection, space: PacketNumberSpace, frame: A
         raise ProtocolViolation(
             TransportErrorCode.PROTOCOL_VIOLATION, "HANDSHAKE_DONE from a client", FrameType.HANDSHAKE_DONE
         )
-    conn.confirm_handshake(now)
+    establish.confirm_handshake(conn, now)
 
 
 def _write_handshake_done(conn: Connection, argument: Any, room: int, now: float) -> bytes:

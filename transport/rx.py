@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import limits
+from quicfs.transport import delivery, establish, limits
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import FRAME_CODECS, FrameType, parse_frame, parse_stream
 from quicfs.transport.frame_ops import FRAME_OPS
@@ -172,7 +172,7 @@ def _handle_long(
     if space is conn.handshake and conn.is_server:
         # RFC 9000 §8.1 and RFC 9001 §4.9.1: the client's address is valid, and Initial keys are done with
         conn.path.validated = True
-        conn.discard_space(conn.initial)
+        establish.discard_space(conn, conn.initial)
     _process(conn, now, space, header.packet_type, opened, ecn)
 
 
@@ -194,7 +194,14 @@ def _handle_retry(conn: Connection, now: float, header: LongHeader, packet: memo
         return
     if not check_retry(packet, conn.original_dcid):
         return
-    conn.handle_retry(header.scid, header.token)
+    # RFC 9000 §17.2.5: start again with the token, to the server's new ID
+    conn.retry_scid = header.scid
+    conn.token = header.token
+    conn.peer_cids.replace_first(header.scid)
+    establish.install_initial_keys(conn, header.scid)
+    for run in conn.initial.sent:
+        delivery.requeue(conn, conn.initial, run)
+    conn.recovery.discard(conn.initial)
 
 
 # --- frames

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import limits
+from quicfs.transport import establish, limits
 from quicfs.transport.builder import (
     LongPacket,
     PacketBuilder,
@@ -106,7 +106,7 @@ def _handshake_datagram(conn: Connection, now: float, buffer: memoryview) -> Tra
     if builder_1rtt is not None:
         end = _seal_1rtt(conn, now, buffer, end, builder_1rtt)
     if not conn.is_server and packets[-1][0] is conn.handshake:
-        conn.discard_space(conn.initial)  # RFC 9001 §4.9.1
+        establish.discard_space(conn, conn.initial)  # RFC 9001 §4.9.1
     return _transmit(conn, buffer[:end], end, 1, now)
 
 

@@ -1,0 +1,112 @@
+"""Delivery: what the acknowledgement and the loss of packets mean to what they carried, and what a probe repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from quicfs.transport.frame import AckFrame
+from quicfs.transport.frame_ops import FRAME_OPS
+from quicfs.transport.pnspace import PacketNumberSpace
+from quicfs.transport.sent import SentRun
+
+if TYPE_CHECKING:
+    from quicfs.transport.conn import Connection
+
+
+def handle_ack(conn: Connection, space: PacketNumberSpace, frame: AckFrame, now: float) -> None:
+    delay = 0.0
+    if space is conn.application and conn.peer is not None:
+        delay = (frame.ack_delay << conn.peer.ack_delay_exponent) / 1e6
+    previous = space.sent.largest_acked
+    outcome = conn.recovery.on_ack(space, frame, delay, now, app_limited=conn.app_limited)
+    if space is conn.handshake:
+        conn.recovery.peer_validated = True  # RFC 9002 §6.2.2.1
+    marked = 0
+    for run in outcome.acked:
+        if run.marked:
+            marked += run.last - run.first + 1
+        _run_acked(conn, space, run)
+    for run in outcome.lost:
+        _run_lost(conn, space, run)
+    if outcome.largest is not None:
+        conn.path.pmtud.on_acked(outcome.largest.packet_size)
+    if outcome.lost:
+        _count_lost_sizes(conn, outcome.lost, now)
+    if (
+        outcome.largest is not None
+        and space.sent.largest_acked > previous
+        and space is conn.application
+        and conn.path.ecn.on_ack(marked, frame.ecn)
+    ):
+        conn.recovery.on_ecn_ce(now, outcome.largest.time)
+
+
+def on_loss_timer(conn: Connection, now: float) -> None:
+    outcome = conn.recovery.on_timeout(now)
+    for space in conn.spaces:
+        if outcome.probe is space:
+            _prepare_probe(conn, space, now)
+    for space, run in outcome.lost:
+        _run_lost(conn, space, run)
+    if outcome.lost:
+        _count_lost_sizes(conn, [run for _, run in outcome.lost], now)
+
+
+def _prepare_probe(conn: Connection, space: PacketNumberSpace, now: float) -> None:
+    """RFC 9002 §6.2.4: one or two ack-eliciting packets, of new data or else of what is oldest under way."""
+    space.probes = 2
+    if conn.recovery.pto_count >= 3:
+        conn.path.ecn.on_all_lost()
+    oldest = space.sent.oldest_eliciting()
+    if oldest is not None and not oldest.mtu_probe and conn.path.pmtud.on_lost(oldest.packet_size, now):
+        _mtu_changed(conn)
+    if oldest is not None and not oldest.mtu_probe:
+        # Only the queue hears of it: the packets themselves stay under way until they are declared lost.
+        requeue(conn, space, oldest.part(oldest.first, min(oldest.last, oldest.first + 1)))
+
+
+def _run_acked(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None:
+    bulk = run.bulk
+    if bulk is not None:
+        conn.on_stream_acked(bulk.stream, bulk.offset, bulk.stop, bulk.fin)
+        return
+    if run.mtu_probe:
+        conn.path.pmtud.on_probe_acked(run.size)
+        _mtu_changed(conn)
+    for frame_type, argument in run.records:
+        on_ack = FRAME_OPS[frame_type].on_ack
+        if on_ack is not None:
+            on_ack(conn, space, argument)
+
+
+def _run_lost(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None:
+    if run.mtu_probe:
+        conn.path.pmtud.on_probe_lost(run.size)
+        return
+    requeue(conn, space, run)
+
+
+def requeue(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None:
+    """What the packets carried has to be sent again, as far as it still matters."""
+    bulk = run.bulk
+    if bulk is not None:
+        conn.on_stream_lost(bulk.stream, bulk.offset, bulk.stop, bulk.fin)
+        return
+    for frame_type, argument in run.records:
+        on_lost = FRAME_OPS[frame_type].on_lost
+        if on_lost is not None:
+            on_lost(conn, space, argument)
+
+
+def _count_lost_sizes(conn: Connection, lost: Sequence[SentRun], now: float) -> None:
+    """Losses of full-sized datagrams alone hint at a black hole (RFC 8899 §4.3)."""
+    sizes = [run.packet_size for run in lost if not run.mtu_probe]
+    if sizes and conn.path.pmtud.on_lost(max(sizes), now):
+        _mtu_changed(conn)
+
+
+def _mtu_changed(conn: Connection) -> None:
+    size = conn.path.pmtud.current
+    conn.recovery.cong.set_max_datagram_size(size)
+    conn.recovery.pacer.set_max_datagram_size(size)

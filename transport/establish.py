@@ -1,0 +1,101 @@
+"""Establishing a connection: keys and transport parameters as TLS delivers them, Retry, and the two moments at which a
+handshake is complete and confirmed (RFC 9001 §4.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from quicfs.transport import transport_param
+from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
+from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+from quicfs.transport.frame import FrameType
+from quicfs.transport.pnspace import PacketNumberSpace
+from quicfs.transport.state import State
+from quicfs.transport.timer import Timer
+from quicfs.transport.transport_param import TransportParameters
+
+if TYPE_CHECKING:
+    from quicfs.transport.conn import Connection
+
+
+def own_parameters(
+    conn: Connection, parameters: TransportParameters, local_cid: tuple[bytes, bytes]
+) -> TransportParameters:
+    own = replace(parameters, initial_source_connection_id=local_cid[0])
+    if conn.is_server:
+        own.original_destination_connection_id = conn.original_dcid
+        own.retry_source_connection_id = conn.retry_scid
+        own.stateless_reset_token = local_cid[1]
+    return own
+
+
+def install_initial_keys(conn: Connection, dcid: bytes) -> None:
+    client, server = initial_secrets(conn.version, dcid)
+    suite = CipherSuite.AES_128_GCM
+    mine, theirs = (server, client) if conn.is_server else (client, server)
+    conn.initial.keys_in = Keys(suite, theirs, conn.version)
+    conn.initial.keys_out = Keys(suite, mine, conn.version)
+
+
+def set_peer_parameters(conn: Connection, data: bytes) -> None:
+    """The peer's transport parameters as TLS delivered them; raises ProtocolViolation."""
+    peer = transport_param.decode(data, from_server=not conn.is_server)
+    # RFC 9000 §7.3: connection IDs of the handshake -> TRANSPORT_PARAMETER_ERROR
+    expected: list[tuple[str, bytes | None, bytes | None]] = [
+        ("initial_source_connection_id", peer.initial_source_connection_id, conn.peer_cids.first)
+    ]
+    if not conn.is_server:
+        expected += [
+            (
+                "original_destination_connection_id",
+                peer.original_destination_connection_id,
+                conn.original_dcid,
+            ),
+            ("retry_source_connection_id", peer.retry_source_connection_id, conn.retry_scid),
+        ]
+    for name, value, wanted in expected:
+        if value != wanted:
+            raise ProtocolViolation(TransportErrorCode.TRANSPORT_PARAMETER_ERROR, f"{name} does not match")
+    conn.peer = peer
+    conn.streams.apply_peer_parameters(peer)
+    conn.recovery.max_ack_delay = peer.max_ack_delay_ms / 1000
+    conn.path.pmtud.set_bound(peer.max_udp_payload_size)
+    if peer.stateless_reset_token:
+        conn.peer_cids.set_reset_token(peer.stateless_reset_token)
+    if peer.max_idle_timeout_ms:
+        theirs = peer.max_idle_timeout_ms / 1000
+        conn.idle_timeout = min(conn.idle_timeout, theirs) if conn.idle_timeout else theirs
+
+
+def handshake_complete(conn: Connection, now: float) -> None:
+    """TLS is done on our side."""
+    if conn.state is not State.HANDSHAKE:
+        return
+    if conn.peer is None or conn.application.keys_in is None or conn.application.keys_out is None:
+        conn.close(now, TransportErrorCode.INTERNAL_ERROR, "handshake ended without secrets or parameters")
+        return
+    conn.move(State.CONNECTED)
+    conn.timers.set(Timer.HANDSHAKE, None)
+    conn.touch(now)
+    conn.offer_cids()
+    if conn.is_server:
+        conn.queue_control(FrameType.HANDSHAKE_DONE, None)
+        confirm_handshake(conn, now)  # RFC 9001 §4.1.2
+
+
+def confirm_handshake(conn: Connection, now: float) -> None:
+    if conn.recovery.handshake_confirmed:
+        return
+    conn.recovery.handshake_confirmed = True
+    conn.recovery.peer_validated = True
+    conn.path.validated = True
+    for space in (conn.initial, conn.handshake):  # RFC 9001 §4.9
+        discard_space(conn, space)
+
+
+def discard_space(conn: Connection, space: PacketNumberSpace) -> None:
+    if not space.discarded:
+        space.discard()
+        conn.recovery.discard(space)
