@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from quicfs.transport.crypto import TAG_LENGTH, Keys
+from quicfs.transport.crypto import Keys
 from quicfs.transport.packet import PacketType, long_header_size, write_long_header
+from quicfs.transport.protection import TAG_LENGTH
 from quicfs.transport.sent import Record
 
 MIN_SAMPLED: Final = 4  # packet number and payload together (RFC 9001 §5.4.2)

@@ -18,11 +18,12 @@ from quicfs.transport.builder import Transmit
 from quicfs.transport.client_hello import parse_client_hello
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
-from quicfs.transport.crypto import TAG_LENGTH, CipherSuite, Keys, initial_secrets
+from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import write_connection_close
 from quicfs.transport.packet import LongHeader, PacketType
 from quicfs.transport.path import Address
+from quicfs.transport.protection import TAG_LENGTH
 from quicfs.transport.state import OPEN, State
 from quicfs.transport.token import NONCE_LENGTH, TokenKind, TokenSealer, token_kind
 from quicfs.transport.uapi import CryptoLevel

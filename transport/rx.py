@@ -21,6 +21,7 @@ from quicfs.transport.packet import (
     check_retry,
     parse_long_header,
 )
+from quicfs.transport.protection import Opened
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
@@ -32,8 +33,6 @@ _BULK_STREAM: Final = 0x0C
 _OFFSET_8: Final = 0xC0 << 56
 _MIN_SAMPLED: Final = 1 + limits.LOCAL_CID_LENGTH + 4 + 16  # RFC 9001 §5.4.2
 _MIN_SHORT: Final = 21  # RFC 9000 §10.3: less is neither a packet with a sample nor a stateless reset
-
-Opened = list[tuple[int, int, memoryview]]
 
 
 def handle_burst(
@@ -95,7 +94,7 @@ def _open_short(
             _keep_undecryptable(conn, data[start:stop], ecn)
         return
     pn_offset = 1 + len(conn.local_cid)
-    opened = keys.open_run(data, starts, stops, pn_offset, space.received.largest, scratch)
+    opened, _ = keys.open_run(data, starts, stops, pn_offset, space.received.largest, scratch)
     if opened:
         conn.packet_dcid = bytes(data[starts[0] + 1 : starts[0] + pn_offset])
         _process(conn, now, space, PacketType.ONE_RTT, opened, ecn)
@@ -161,7 +160,7 @@ def _handle_long(
     # RFC 9000 §7.2: after the first packet the peer's source connection ID stays as it is
     if conn.peer_cid_fixed and header.scid != conn.peer_cids.first:
         return
-    opened = keys.open_run(
+    opened, _ = keys.open_run(
         data, (pos,), (header.end,), header.payload_offset - pos, space.received.largest, scratch
     )
     if not opened:

@@ -18,7 +18,6 @@ from quicfs.transport.builder import (
     long_packet_overhead,
     seal_long_packet,
 )
-from quicfs.transport.crypto import TAG_LENGTH
 from quicfs.transport.frame import (
     FrameType,
     write_ack,
@@ -29,6 +28,7 @@ from quicfs.transport.frame import (
 )
 from quicfs.transport.frame_ops import FRAME_OPS
 from quicfs.transport.packet import FIXED_BIT, PacketType, packet_number_length
+from quicfs.transport.protection import TAG_LENGTH
 from quicfs.transport.sent import SentRun, StreamRange
 from quicfs.transport.state import OPEN, State
 from quicfs.transport.timer import Timer

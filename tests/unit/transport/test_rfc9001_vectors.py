@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from quicfs.transport.crypto import (
-    TAG_LENGTH,
     VERSION_1,
     VERSION_LABELS,
     CipherSuite,
@@ -16,6 +15,7 @@ from quicfs.transport.crypto import (
     initial_secrets,
 )
 from quicfs.transport.packet import PacketType, check_retry, parse_long_header, write_long_header, write_retry
+from quicfs.transport.protection import TAG_LENGTH
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "vectors" / "rfc9001_appendix_a.json").read_text()
@@ -96,7 +96,7 @@ def test_open_initial(role: str, vector: dict[str, Any], payload: bytes) -> None
     data = bytearray(unhex(vector["packet"]))
     header = parse_long_header(memoryview(data), 0, len(data))
     assert (header.packet_type, header.version, header.end) == (PacketType.INITIAL, VERSION_1, len(data))
-    opened = initial_keys(role).open_run(
+    opened, _ = initial_keys(role).open_run(
         memoryview(data), [0], [len(data)], header.payload_offset, -1, memoryview(bytearray(len(data)))
     )
     unprotected = unhex(vector["unprotected_header"])
@@ -128,7 +128,7 @@ def test_forged_initial_is_left_out() -> None:
         data = bytearray(unhex(CLIENT_INITIAL["packet"]))
         data[position] ^= 0x01
         forged = bytes(data)
-        opened = initial_keys("client").open_run(
+        opened, _ = initial_keys("client").open_run(
             memoryview(data), [0], [len(data)], 18, -1, memoryview(bytearray(len(data)))
         )
         assert opened == []
@@ -162,7 +162,7 @@ def test_chacha20_short_header() -> None:
     assert seal(Keys(suite, secret), header, pn, 3, unhex(CHACHA20["payload"])) == packet
 
     data = bytearray(packet)
-    opened = Keys(suite, secret).open_run(
+    opened, _ = Keys(suite, secret).open_run(
         memoryview(data), [0], [len(data)], 1, pn - 1, memoryview(bytearray(len(data)))
     )
     assert [(got, first, bytes(view)) for got, first, view in opened] == [
