@@ -112,14 +112,21 @@ class Connection:
     # --- what the endpoint calls
 
     def handle_burst(
-        self, now: float, data: memoryview, segment_size: int, ecn: int, scratch: memoryview
+        self,
+        now: float,
+        data: memoryview,
+        segment_size: int,
+        ecn: int,
+        scratch: memoryview,
+        remote: Address,
+        local: Address,
     ) -> None:
-        """A train of datagrams of `segment_size` bytes (the last may be shorter) came on this connection's path.
+        """A train of datagrams of `segment_size` bytes (the last may be shorter) came from `remote` to `local`.
 
         `data` is changed in place; `scratch` is at least as long and free to use.
         """
         if self.state in OPEN:
-            rx.handle_burst(self, now, data, segment_size, ecn, scratch)
+            rx.handle_burst(self, now, data, segment_size, ecn, scratch, remote, local)
         elif self.state is State.CLOSING:
             # RFC 9000 §10.2.1: it may be that the peer did not hear. The 1st, 2nd, 4th, 8th ... train is answered.
             self.path.bytes_received += len(data)

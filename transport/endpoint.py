@@ -149,7 +149,7 @@ class Endpoint:
                     start = stop
                     continue
             if conn is not None:
-                conn.handle_burst(now, data[start:stop], segment_size, ecn, self._scratch)
+                conn.handle_burst(now, data[start:stop], segment_size, ecn, self._scratch, remote, local)
                 if conn in self._unrouted and conn.initial.received.largest < 0:
                     self.forget(conn)  # a forged Initial: nothing in it was authentic
                     start = stop

@@ -25,6 +25,7 @@ from quicfs.transport.protection import Opened
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
+    from quicfs.transport.path import Address
     from quicfs.transport.pnspace import PacketNumberSpace
 
 _HEAD: Final = Struct(">BBQ")  # STREAM with OFF and no LEN: type, ID below 64, offset in 8 bytes
@@ -36,7 +37,14 @@ _MIN_SHORT: Final = 21  # RFC 9000 §10.3: less is neither a packet with a sampl
 
 
 def handle_burst(
-    conn: Connection, now: float, data: memoryview, segment_size: int, ecn: int, scratch: memoryview
+    conn: Connection,
+    now: float,
+    data: memoryview,
+    segment_size: int,
+    ecn: int,
+    scratch: memoryview,
+    remote: Address,
+    local: Address,
 ) -> None:
     """Process a train (see `Connection.handle_burst`)."""
     conn.path.bytes_received += len(data)
