@@ -19,6 +19,7 @@ from quicfs.transport.cong import make_congestion_control
 from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
 from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
+from quicfs.transport.events import Events
 from quicfs.transport.frame import AckFrame, ConnectionCloseFrame, FrameType, NewConnectionIdFrame
 from quicfs.transport.pacer import Pacer
 from quicfs.transport.packet import PacketType
@@ -33,7 +34,7 @@ from quicfs.transport.stream import RecvState, Stream
 from quicfs.transport.streams import BIDI, UNI, Streams
 from quicfs.transport.timer import Timer, Timers
 from quicfs.transport.transport_param import TransportParameters
-from quicfs.transport.uapi import CryptoLevel
+from quicfs.transport.uapi import CryptoLevel, Event
 
 
 class Connection:
@@ -94,6 +95,7 @@ class Connection:
         self.control: dict[Record, None] = {}  # frames due in 1-RTT packets
         self.readable: dict[Stream, None] = {}
         self.writable: dict[Stream, None] = {}
+        self.events = Events()
         self.crypto_received: deque[tuple[int, bytes]] = deque()
         self.undecryptable: list[tuple[bytes, int]] = []
         self.closed: ClosedError | None = None
@@ -323,11 +325,15 @@ class Connection:
             self.streams.count_received(grown, FrameType.STREAM)
         if recv.readable:
             self.readable[stream] = None
+        if self.events.mask:
+            self.events.note_stream(stream)
 
     def on_stream_acked(self, stream: Stream, start: int, stop: int, fin: bool) -> None:
         if stream.send is not None:
             stream.send.on_ack(start, stop, fin)
             self.writable[stream] = None
+            if self.events.mask:
+                self.events.note_stream(stream)
             if stream.closed:
                 self.reap(stream)
 
@@ -377,7 +383,7 @@ class Connection:
         """Close at once. `frame_type` None means that the application closes with a code of its own."""
         if self.state not in OPEN:
             return
-        self.closed = ClosedError(code, frame_type is None, reason, remote=False)
+        self.closed = ClosedError(code, frame_type is None, reason, remote=False, frame_type=frame_type or 0)
         self.close_frame = ConnectionCloseFrame(code, frame_type, reason)
         self.close_due = True
         self._stop(now, State.CLOSING)
@@ -385,7 +391,9 @@ class Connection:
     def handle_close(self, frame: ConnectionCloseFrame, now: float) -> None:
         """CONNECTION_CLOSE came: the draining state (RFC 9000 §10.2.2)."""
         if self.state in OPEN:
-            self.closed = ClosedError(frame.error_code, frame.frame_type is None, frame.reason, remote=True)
+            self.closed = ClosedError(
+                frame.error_code, frame.frame_type is None, frame.reason, True, frame.frame_type or 0
+            )
         if self.state is not State.DRAINING:
             self.close_due = False
             self._stop(now, State.DRAINING)
@@ -423,7 +431,13 @@ class Connection:
     def move(self, state: State) -> None:
         if state not in TRANSITIONS[self.state]:
             raise AssertionError(f"connection cannot go from {self.state.name} to {state.name}")
+        if self.state in OPEN and state not in OPEN and self.closed is not None:
+            self.events.note_close(self.closed)
         self.state = state
+
+    def emit(self, event: Event, payload: bytes) -> None:
+        """Notify the consumer, if it subscribed to `event`, with the payload that `events` describes."""
+        self.events.add(event, payload)
 
 
 _ON_TIMER: Final[dict[Timer, Callable[[Connection, float], None]]] = {

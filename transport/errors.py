@@ -53,15 +53,19 @@ class MisuseError(Exception):
 class ClosedError(ConnectionError):
     """The connection is over.
 
-    `code` is a transport code unless `is_application`; `remote` tells who closed.
+    `code` is a transport code unless `is_application`; `remote` tells who closed; `frame_type` is that of the frame
+    to blame, 0 if none is.
     """
 
-    def __init__(self, code: int, is_application: bool, reason: str, remote: bool) -> None:
+    def __init__(
+        self, code: int, is_application: bool, reason: str, remote: bool, frame_type: int = 0
+    ) -> None:
         super().__init__(reason)
         self.code = code
         self.is_application = is_application
         self.reason = reason
         self.remote = remote
+        self.frame_type = frame_type
 
     def __str__(self) -> str:
         who = "the peer" if self.remote else "this end"

@@ -8,6 +8,7 @@ STREAM frames that make up a transfer pass through `conn` in one piece and do no
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import byteorder
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from quicfs.transport import establish
@@ -16,6 +17,7 @@ from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import FrameType
 from quicfs.transport.stream import SendState
 from quicfs.transport.streams import BIDI, UNI
+from quicfs.transport.uapi import Event, StreamMaxData
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
@@ -123,6 +125,7 @@ def _process_reset_stream(conn: Connection, space: PacketNumberSpace, frame: Any
         conn.streams.count_received(grown, FrameType.RESET_STREAM)
         conn.consume(None, unread + grown, now)  # RFC 9000 §4.5: the connection's credit comes back
         conn.readable[stream] = None
+        conn.events.note_stream(stream)
 
 
 def _write_reset_stream(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
@@ -134,6 +137,7 @@ def _write_reset_stream(conn: Connection, argument: Any, room: int, now: float) 
 
 def _reset_stream_acked(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
     argument.send.on_reset_acked()
+    conn.events.note_stream(argument)
     conn.reap(argument)
 
 
@@ -143,6 +147,7 @@ def _process_stop_sending(conn: Connection, space: PacketNumberSpace, frame: Any
         stream.send.stop_code = frame.error_code
         conn.reset_stream(stream, frame.error_code)  # RFC 9000 §3.5: answer with RESET_STREAM
         conn.writable[stream] = None
+        conn.events.note_stream(stream)
 
 
 def _write_stop_sending(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
@@ -167,6 +172,7 @@ def _process_max_stream_data(conn: Connection, space: PacketNumberSpace, frame: 
     stream = conn.streams.for_frame(frame.stream_id, FrameType.MAX_STREAM_DATA, receiving=False)
     if stream is not None and stream.send is not None and stream.send.credit.raise_to(frame.maximum):
         conn.streams.update_ready(stream)
+        conn.emit(Event.STREAM_MAX_DATA, StreamMaxData(stream.stream_id, frame.maximum).pack())
 
 
 def _write_max_stream_data(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
@@ -177,7 +183,10 @@ def _write_max_stream_data(conn: Connection, argument: Any, room: int, now: floa
 
 
 def _process_max_streams(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
-    conn.streams.handle_max_streams(UNI if frame.unidirectional else BIDI, frame.maximum)
+    kind = UNI if frame.unidirectional else BIDI
+    if conn.streams.handle_max_streams(kind, frame.maximum):
+        last = (frame.maximum - 1) << 2 | kind | conn.is_server  # the highest ID that may be opened
+        conn.emit(Event.STREAM_MAX_STREAM, last.to_bytes(8, byteorder))
 
 
 def _write_max_streams(conn: Connection, argument: Any, room: int, now: float) -> bytes:

@@ -46,6 +46,9 @@ MAX_FRAGMENTS: Final = 4_096  # out-of-order pieces per stream
 SEND_BUFFER_MIN: Final = 1 << 20  # unacknowledged and unsent bytes that a writer may have pending
 SEND_BUFFER_MAX: Final = 32 << 20
 
+# --- notifications
+MAX_EVENTS: Final = 256  # that wait to be received; then the oldest are dropped
+
 # --- timing
 MAX_IDLE_TIMEOUT: Final = 30.0
 MAX_ACK_DELAY: Final = 0.025

@@ -29,7 +29,7 @@ from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.sockopts import CIPHER_SUITES, GETTERS, SETTERS
 from quicfs.transport.state import OPEN, State
 from quicfs.transport.stream import Stream
-from quicfs.transport.uapi import SockOpt, StreamFlags
+from quicfs.transport.uapi import MsgFlags, SockOpt, StreamFlags
 
 CryptoReader = Callable[[int, bytes], None]
 
@@ -37,11 +37,13 @@ _INTERNAL_ERROR = 80  # TLS alert (RFC 8446 §6.2)
 
 
 class Received(NamedTuple):
-    """What `recvmsg` returns: bytes of one stream, with the flags of STREAM_INFO."""
+    """What `recvmsg` returns: bytes of one stream, with the flags of STREAM_INFO; or a notification: the event's
+    number, one byte, and its structure."""
 
     data: memoryview
     stream_id: int
     flags: StreamFlags
+    msg_flags: MsgFlags = MsgFlags(0)
 
 
 class QuicSocket:
@@ -60,6 +62,7 @@ class QuicSocket:
             congestion_control_algo=self.config.congestion,
         )
         self.alpn: tuple[bytes, ...] = ()
+        self.event_mask = 0  # bit n: event n
         self.phrase: uapi.ConnectionClose | None = None  # why the agent gave up
         self._request: HandshakeRequest | None = None
         self._bound: tuple[str, int] | None = None
@@ -133,6 +136,7 @@ class QuicSocket:
         accepted = QuicSocket(self.net, config=self.config)
         accepted.alpn = self.alpn
         accepted.options = self.options
+        accepted.event_mask = self.event_mask
         accepted._take(self._driver, conn)
         self._accepted.append(accepted)
         _wake(self._waiter)
@@ -179,6 +183,7 @@ class QuicSocket:
     def _take(self, driver: Driver, conn: Connection) -> None:
         self._driver = driver
         self._conn = conn
+        conn.events.mask = self.event_mask
         driver.acquire()
         driver.own(conn, self._on_progress)
 
@@ -246,12 +251,18 @@ class QuicSocket:
 
     # --- HandshakePort, and options
 
-    def getsockopt(self, optname: int) -> bytes:
-        """The option's structure as bytes (`uapi`). OSError ENOPROTOOPT for one that cannot be read."""
+    def getsockopt(self, optname: int, value: bytes = b"") -> bytes:
+        """The option's structure as bytes (`uapi`). OSError ENOPROTOOPT for one that cannot be read.
+
+        `value` says what is asked for, where the option has more to give than one thing: a structure of its type.
+        """
         getter = GETTERS.get(SockOpt(optname)) if optname in SockOpt._value2member_map_ else None
         if getter is None:
             raise OSError(errno.ENOPROTOOPT, f"option {optname} cannot be read")
-        return getter(self)
+        try:
+            return getter(self, value)
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
 
     def setsockopt(self, optname: int, value: bytes) -> None:
         """Set an option from its structure (`uapi`). OSError EINVAL for a value that is not allowed."""
@@ -268,6 +279,13 @@ class QuicSocket:
             )
             self._kick()
             raise OSError(errno.EPROTO, violation.reason) from violation
+
+    def subscribe(self, event: uapi.Event, *, on: bool) -> None:
+        """Have `recvmsg` return notifications of `event`, or not any more. Accepted sockets begin with what
+        their listener wants."""
+        self.event_mask = self.event_mask | 1 << event if on else self.event_mask & ~(1 << event)
+        if self._conn is not None:
+            self._conn.events.mask = self.event_mask
 
     def send_crypto(self, level: int, data: bytes) -> None:
         self.connection.send_crypto(level, data)
@@ -359,6 +377,12 @@ class QuicSocket:
     async def recvmsg(self, limit: int = 1 << 20) -> Received:
         """Bytes of whichever stream has some, in turn; FIN in the flags with the last ones."""
         while True:
+            events = self.connection.events
+            if events:
+                event, payload = events.popleft()
+                return Received(
+                    memoryview(bytes((event,)) + payload), -1, StreamFlags(0), MsgFlags.NOTIFICATION
+                )
             for stream, adopted in self._streams.items():
                 recv = stream.recv
                 if recv is None or not recv.readable:
@@ -446,6 +470,8 @@ class QuicSocket:
                 if adopted is not None:
                     adopted.on_readable()
             conn.readable.clear()
+            _wake(self._readers)
+        if conn.events:
             _wake(self._readers)
         if conn.writable:
             for stream in conn.writable:

@@ -1,4 +1,7 @@
-"""Socket options, one row each way: what reading and setting them means (draft-lxin-quic-socket-apis §6)."""
+"""Socket options, one row each way: what reading and setting them means (draft-lxin-quic-socket-apis §6).
+
+A getter gets the structure that says what is asked for, empty where nothing has to be said.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ CIPHER_SUITES: Final[dict[int, CipherSuite]] = {
 }
 
 
-def _get_alpn(sock: QuicSocket) -> bytes:
+def _get_alpn(sock: QuicSocket, value: bytes) -> bytes:
     return b",".join(sock.alpn)
 
 
@@ -33,7 +36,7 @@ def _set_alpn(sock: QuicSocket, value: bytes) -> None:
     sock.alpn = names
 
 
-def _get_config(sock: QuicSocket) -> bytes:
+def _get_config(sock: QuicSocket, value: bytes) -> bytes:
     return sock.options.pack()
 
 
@@ -47,7 +50,7 @@ def _set_config(sock: QuicSocket, value: bytes) -> None:
     sock.options = options
 
 
-def _get_parameters(sock: QuicSocket) -> bytes:
+def _get_parameters(sock: QuicSocket, value: bytes) -> bytes:
     conn = sock.connection
     return conn.ours.encode(is_server=conn.is_server)
 
@@ -56,7 +59,7 @@ def _set_parameters(sock: QuicSocket, value: bytes) -> None:
     sock.connection.set_peer_parameters(value)
 
 
-def _get_transport_param(sock: QuicSocket) -> bytes:
+def _get_transport_param(sock: QuicSocket, value: bytes) -> bytes:
     return _pack_parameters(sock.connection.ours if sock.connected else sock.config.parameters)
 
 
@@ -102,7 +105,7 @@ def _pack_parameters(own: TransportParameters) -> bytes:
     ).pack()
 
 
-def _get_token(sock: QuicSocket) -> bytes:
+def _get_token(sock: QuicSocket, value: bytes) -> bytes:
     return sock.connection.new_token
 
 
@@ -110,7 +113,7 @@ def _set_secret(sock: QuicSocket, value: bytes) -> None:
     sock.install_secret(uapi.CryptoSecret.unpack(value))
 
 
-def _get_close(sock: QuicSocket) -> bytes:
+def _get_close(sock: QuicSocket, value: bytes) -> bytes:
     closed = sock.connection.closed
     if closed is None:
         raise OSError(errno.EINVAL, "the connection is open")
@@ -132,10 +135,28 @@ def _stop_sending(sock: QuicSocket, value: bytes) -> None:
     sock.stop_sending(sock.stream(info.stream_id), info.errcode)
 
 
-GETTERS: Final[dict[SockOpt, Callable[[QuicSocket], bytes]]] = {
+def _get_event(sock: QuicSocket, value: bytes) -> bytes:
+    """Whether the event of the EventOption given is on."""
+    event = _event(uapi.EventOption.unpack(value).type)
+    return uapi.EventOption(event, sock.event_mask >> event & 1).pack()
+
+
+def _set_event(sock: QuicSocket, value: bytes) -> None:
+    option = uapi.EventOption.unpack(value)
+    sock.subscribe(_event(option.type), on=bool(option.on))
+
+
+def _event(number: int) -> uapi.Event:
+    if number == uapi.Event.NONE:
+        raise ValueError("event 0 is none")
+    return uapi.Event(number)
+
+
+GETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], bytes]]] = {
     SockOpt.ALPN: _get_alpn,
     SockOpt.CONFIG: _get_config,
     SockOpt.CONNECTION_CLOSE: _get_close,
+    SockOpt.EVENT: _get_event,
     SockOpt.TOKEN: _get_token,
     SockOpt.TRANSPORT_PARAM: _get_transport_param,
     SockOpt.TRANSPORT_PARAM_EXT: _get_parameters,
@@ -146,6 +167,7 @@ SETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], None]]] = {
     SockOpt.CONFIG: _set_config,
     SockOpt.CONNECTION_CLOSE: _set_close,
     SockOpt.CRYPTO_SECRET: _set_secret,
+    SockOpt.EVENT: _set_event,
     SockOpt.STREAM_RESET: _reset,
     SockOpt.STREAM_STOP_SENDING: _stop_sending,
     SockOpt.TRANSPORT_PARAM: _set_transport_param,

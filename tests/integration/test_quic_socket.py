@@ -140,7 +140,7 @@ def test_messages_as_linux_has_them(agents: Agents, pki: Pki) -> None:
         found: dict[int, bytes] = {}
         ended: set[int] = set()
         while len(ended) < 2:
-            data, stream_id, flag = await server.recvmsg()
+            data, stream_id, flag, _ = await server.recvmsg()
             found[stream_id] = found.get(stream_id, b"") + data
             if flag & StreamFlags.FIN:
                 ended.add(stream_id)
