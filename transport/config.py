@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from quicfs.transport import limits
+from quicfs.transport.trace import TracerFactory
 from quicfs.transport.transport_param import TransportParameters
 from quicfs.transport.uapi import CongestionAlgo
 
@@ -36,3 +37,4 @@ class ConnectionConfig:
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
     probe_mtu: bool = True
     ecn: bool = True
+    trace: TracerFactory | None = None  # who watches each connection; None: nobody

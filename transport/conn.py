@@ -33,6 +33,7 @@ from quicfs.transport.state import OPEN, TRANSITIONS, State
 from quicfs.transport.stream import RecvState, Stream
 from quicfs.transport.streams import BIDI, UNI, Streams
 from quicfs.transport.timer import Timer, Timers
+from quicfs.transport.trace import Tracer
 from quicfs.transport.transport_param import TransportParameters
 from quicfs.transport.uapi import CryptoLevel, Event
 
@@ -59,6 +60,8 @@ class Connection:
     ) -> None:
         self.config = config
         self.is_server = is_server
+        self.created_at = now
+        self.established_at: float | None = None
         self.version = VERSION_1
         self.state = State.HANDSHAKE
         self.original_dcid = original_dcid
@@ -103,6 +106,7 @@ class Connection:
         self.close_due = False
         self._trains_while_closing = 0
         self.app_limited = False
+        self.bytes_received = 0  # on all paths
         self.sent_eliciting_since_received = False
         self.timers = Timers()
         self.timers.set(Timer.HANDSHAKE, now + config.handshake_timeout)
@@ -110,6 +114,7 @@ class Connection:
         establish.install_initial_keys(
             self, retry_scid or original_dcid
         )  # RFC 9001 §5.2: of the Initial as it came
+        self.trace: Tracer | None = config.trace(self, now) if config.trace is not None else None
 
     # --- what the endpoint calls
 
@@ -127,6 +132,7 @@ class Connection:
 
         `data` is changed in place; `scratch` is at least as long and free to use.
         """
+        self.bytes_received += len(data)
         if self.state in OPEN:
             rx.handle_burst(self, now, data, segment_size, ecn, scratch, remote, local)
         elif self.state is State.CLOSING:
@@ -134,6 +140,8 @@ class Connection:
             self.path.bytes_received += len(data)
             self._trains_while_closing += 1
             self.close_due = self._trains_while_closing.bit_count() == 1
+        if self.trace is not None:
+            self.trace.update(now)
 
     def replay_undecryptable(self, now: float, scratch: memoryview) -> None:
         """Keys have come: datagrams that waited for them get another chance."""
@@ -142,7 +150,10 @@ class Connection:
 
     def poll_transmit(self, now: float, buffer: memoryview) -> Transmit | None:
         """The next train to be sent, in `buffer`; None when there is nothing to send now."""
-        return tx.poll_transmit(self, now, buffer)
+        transmit = tx.poll_transmit(self, now, buffer)
+        if self.trace is not None:
+            self.trace.update(now)
+        return transmit
 
     def next_timeout(self) -> float | None:
         """When `handle_timeout` wants to be called at the latest."""
@@ -167,6 +178,8 @@ class Connection:
         """Time has come to `now`; timers that are due act. May be called at any time."""
         for timer in self.timers.expired(now):
             _ON_TIMER[timer](self, now)
+        if self.trace is not None:
+            self.trace.update(now)
 
     # --- timers
 

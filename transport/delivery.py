@@ -28,7 +28,7 @@ def handle_ack(conn: Connection, space: PacketNumberSpace, frame: AckFrame, now:
             marked += run.last - run.first + 1
         _run_acked(conn, space, run)
     for run in outcome.lost:
-        _run_lost(conn, space, run)
+        _run_lost(conn, space, run, now)
     if outcome.largest is not None:
         conn.path.pmtud.on_acked(outcome.largest.packet_size)
     if outcome.lost:
@@ -48,7 +48,7 @@ def on_loss_timer(conn: Connection, now: float) -> None:
         if outcome.probe is space:
             _prepare_probe(conn, space, now)
     for space, run in outcome.lost:
-        _run_lost(conn, space, run)
+        _run_lost(conn, space, run, now)
     if outcome.lost:
         _count_lost_sizes(conn, [run for _, run in outcome.lost], now)
 
@@ -80,7 +80,9 @@ def _run_acked(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None
             on_ack(conn, space, argument)
 
 
-def _run_lost(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None:
+def _run_lost(conn: Connection, space: PacketNumberSpace, run: SentRun, now: float) -> None:
+    if conn.trace is not None:
+        conn.trace.packets_lost(now, space.packet_type, run)
     if run.mtu_probe:
         conn.path.pmtud.on_probe_lost(run.size)
         return

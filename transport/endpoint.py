@@ -121,6 +121,8 @@ class Endpoint:
                 del self._by_remote[conn.path.remote]
         self._half_open.discard(conn)
         self._unrouted.discard(conn)
+        if conn.trace is not None:
+            conn.trace.close()
 
     # --- datagrams
 

@@ -77,6 +77,7 @@ def handshake_complete(conn: Connection, now: float) -> None:
         conn.close(now, TransportErrorCode.INTERNAL_ERROR, "handshake ended without secrets or parameters")
         return
     conn.move(State.CONNECTED)
+    conn.established_at = now
     conn.timers.set(Timer.HANDSHAKE, None)
     conn.touch(now)
     conn.offer_cids()

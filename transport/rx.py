@@ -21,7 +21,7 @@ from quicfs.transport.packet import (
     check_retry,
     parse_long_header,
 )
-from quicfs.transport.protection import Opened
+from quicfs.transport.protection import TAG_LENGTH, Opened
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
@@ -99,10 +99,12 @@ def _open_short(
     # RFC 9001 §5.7: a server does not process 1-RTT packets before the handshake is complete
     if keys is None or (conn.is_server and not conn.recovery.handshake_confirmed):
         for start, stop in zip(starts, stops, strict=True):
-            _keep_undecryptable(conn, data[start:stop], ecn)
+            _keep_undecryptable(conn, now, PacketType.ONE_RTT, data[start:stop], ecn)
         return
     pn_offset = 1 + len(conn.local_cid)
     opened, _ = keys.open_run(data, starts, stops, pn_offset, space.received.largest, scratch)
+    if conn.trace is not None:
+        conn.trace.packets_received(now, PacketType.ONE_RTT, opened, len(starts), pn_offset + TAG_LENGTH)
     if opened:
         conn.packet_dcid = bytes(data[starts[0] + 1 : starts[0] + pn_offset])
         _process(conn, now, space, PacketType.ONE_RTT, opened, ecn)
@@ -111,9 +113,14 @@ def _open_short(
             conn.handle_maybe_reset(now, data[stop - STATELESS_RESET_TOKEN_LENGTH : stop])
 
 
-def _keep_undecryptable(conn: Connection, datagram: memoryview, ecn: int) -> None:
-    if len(conn.undecryptable) < limits.MAX_UNDECRYPTABLE:
+def _keep_undecryptable(
+    conn: Connection, now: float, packet_type: PacketType, datagram: memoryview, ecn: int
+) -> None:
+    kept = len(conn.undecryptable) < limits.MAX_UNDECRYPTABLE
+    if kept:
         conn.undecryptable.append((bytes(datagram), ecn))
+    if conn.trace is not None:
+        conn.trace.packet_unopened(now, packet_type, len(datagram), kept=kept)
 
 
 # --- long headers: one datagram may hold several packets
@@ -163,7 +170,7 @@ def _handle_long(
         return
     keys = space.keys_in
     if keys is None:
-        _keep_undecryptable(conn, data[pos : header.end], ecn)
+        _keep_undecryptable(conn, now, header.packet_type, data[pos : header.end], ecn)
         return
     # RFC 9000 §7.2: after the first packet the peer's source connection ID stays as it is
     if conn.peer_cid_fixed and header.scid != conn.peer_cids.first:
@@ -171,6 +178,9 @@ def _handle_long(
     opened, _ = keys.open_run(
         data, (pos,), (header.end,), header.payload_offset - pos, space.received.largest, scratch
     )
+    if conn.trace is not None:
+        overhead = header.payload_offset - pos + TAG_LENGTH
+        conn.trace.packets_received(now, header.packet_type, opened, 1, overhead)
     if not opened:
         return
     if not conn.peer_cid_fixed:

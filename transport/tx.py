@@ -16,7 +16,6 @@ from quicfs.transport.builder import (
     PacketBuilder,
     Transmit,
     long_packet_overhead,
-    seal_long_packet,
 )
 from quicfs.transport.frame import (
     FrameType,
@@ -27,8 +26,8 @@ from quicfs.transport.frame import (
     write_stream_header,
 )
 from quicfs.transport.frame_ops import FRAME_OPS
-from quicfs.transport.packet import FIXED_BIT, PacketType, packet_number_length
-from quicfs.transport.protection import TAG_LENGTH
+from quicfs.transport.packet import PacketType, packet_number_length
+from quicfs.transport.seal import seal_long, seal_short, short_overhead
 from quicfs.transport.sent import SentRun, StreamRange
 from quicfs.transport.state import OPEN, State
 from quicfs.transport.timer import Timer
@@ -49,7 +48,7 @@ def poll_transmit(conn: Connection, now: float, buffer: memoryview) -> Transmit 
     """See `Connection.poll_transmit`."""
 
     if conn.state not in OPEN:
-        return _close(conn, buffer) if conn.state is State.CLOSING else None
+        return _close(conn, now, buffer) if conn.state is State.CLOSING else None
     if not (conn.initial.discarded and conn.handshake.discarded):
         return _handshake_datagram(conn, now, buffer)
     # The probe comes first: a transfer that never pauses would never let it out, and gains most by it.
@@ -92,7 +91,7 @@ def _handshake_datagram(conn: Connection, now: float, buffer: memoryview) -> Tra
     end = 0
     for space, packet in packets:
         start = end
-        end = seal_long_packet(packet, conn.version, dcid, conn.local_cid, buffer, start)
+        end = seal_long(conn, now, packet, dcid, buffer, start)
         padded = packet.builder.room <= 0
         _remember(
             conn,
@@ -143,7 +142,7 @@ def _fill_early_1rtt(conn: Connection, now: float, room: int) -> PacketBuilder |
     space = conn.application
     if space.keys_out is None or conn.peer is None:
         return None
-    room -= _overhead(conn, space)
+    room -= short_overhead(conn, packet_number_length(space.sent.next_pn, space.sent.largest_acked))
     if room < _MIN_CHUNK:
         return None
     builder = PacketBuilder(room)
@@ -161,9 +160,7 @@ def _seal_1rtt(conn: Connection, now: float, buffer: memoryview, pos: int, build
     assert space.keys_out is not None
     pn = space.sent.next_pn
     pn_length = packet_number_length(pn, space.sent.largest_acked)
-    end = space.keys_out.seal_run(
-        buffer, pos, _short_prefix(conn, pn_length), pn, pn_length, (builder.payload(pn_length),)
-    )
+    end = seal_short(conn, now, buffer, pos, pn, pn_length, (builder.payload(pn_length),))
     _remember(conn, space, pn, builder, end - pos, now, in_flight=builder.eliciting)
     return end
 
@@ -173,8 +170,7 @@ def _seal_1rtt(conn: Connection, now: float, buffer: memoryview, pos: int, build
 
 def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     space = conn.application
-    keys = space.keys_out
-    if keys is None:
+    if space.keys_out is None:
         return None
     if not (
         conn.streams.ready or conn.control or space.probes or conn.path.responses or _ack_wanted(space, now)
@@ -186,7 +182,7 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     first_pn = space.sent.next_pn
     most = min(limits.TRAIN_SEGMENTS, max(1, limits.TRAIN_BYTES // mtu))
     pn_length = packet_number_length(first_pn + most, space.sent.largest_acked)
-    room = mtu - 1 - len(conn.peer_cids.current.cid) - pn_length - TAG_LENGTH
+    room = mtu - short_overhead(conn, pn_length)
 
     payloads: list[bytes] = []
     pn = first_pn
@@ -223,7 +219,7 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     _note_limits(conn, now, full=len(payloads) == most)
     if not payloads:
         return None
-    end = keys.seal_run(buffer, 0, _short_prefix(conn, pn_length), first_pn, pn_length, payloads)
+    end = seal_short(conn, now, buffer, 0, first_pn, pn_length, payloads)
     return _transmit(conn, buffer[:end], min(mtu, end), len(payloads), now)
 
 
@@ -395,9 +391,8 @@ def _mtu_probe(conn: Connection, now: float, buffer: memoryview) -> Transmit | N
     assert space.keys_out is not None
     pn = space.sent.next_pn
     pn_length = packet_number_length(pn, space.sent.largest_acked)
-    prefix = _short_prefix(conn, pn_length)
-    payload = _PING + bytes(size - len(prefix) - pn_length - TAG_LENGTH - 1)
-    end = space.keys_out.seal_run(buffer, 0, prefix, pn, pn_length, (payload,))
+    payload = _PING + bytes(size - short_overhead(conn, pn_length) - 1)
+    end = seal_short(conn, now, buffer, 0, pn, pn_length, (payload,))
     conn.recovery.on_sent(
         space, SentRun(pn, pn, now, end, end, eliciting=True, in_flight=True, mtu_probe=True)
     )
@@ -405,7 +400,7 @@ def _mtu_probe(conn: Connection, now: float, buffer: memoryview) -> Transmit | N
     return _transmit(conn, buffer[:end], end, 1, now)
 
 
-def _close(conn: Connection, buffer: memoryview) -> Transmit | None:
+def _close(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     """CONNECTION_CLOSE in every level that the peer may be able to read (RFC 9000 §10.2.3)."""
     if not conn.close_due or conn.close_frame is None:
         return None
@@ -429,9 +424,7 @@ def _close(conn: Connection, buffer: memoryview) -> Transmit | None:
         builder = PacketBuilder(0)
         builder.add(payload, None, eliciting=False)
         if space is conn.application:
-            end = space.keys_out.seal_run(
-                buffer, end, _short_prefix(conn, pn_length), pn, pn_length, (builder.payload(pn_length),)
-            )
+            end = seal_short(conn, now, buffer, end, pn, pn_length, (builder.payload(pn_length),))
         else:
             token = conn.token if space is conn.initial else b""
             if space is conn.initial and not conn.is_server:
@@ -440,7 +433,7 @@ def _close(conn: Connection, buffer: memoryview) -> Transmit | None:
                 )
                 builder.pad(max(0, limits.MIN_INITIAL_DATAGRAM - used))
             packet = LongPacket(space.packet_type, space.keys_out, pn, pn_length, token, builder)
-            end = seal_long_packet(packet, conn.version, dcid, conn.local_cid, buffer, end)
+            end = seal_long(conn, now, packet, dcid, buffer, end)
     if not end or end > conn.path.allowance():
         return None
     conn.path.bytes_sent += end
@@ -448,15 +441,6 @@ def _close(conn: Connection, buffer: memoryview) -> Transmit | None:
 
 
 # --- common
-
-
-def _overhead(conn: Connection, space: PacketNumberSpace) -> int:
-    pn_length = packet_number_length(space.sent.next_pn, space.sent.largest_acked)
-    return 1 + len(conn.peer_cids.current.cid) + pn_length + TAG_LENGTH
-
-
-def _short_prefix(conn: Connection, pn_length: int) -> bytes:
-    return bytes((FIXED_BIT | (pn_length - 1),)) + conn.peer_cids.current.cid
 
 
 def _remember(
