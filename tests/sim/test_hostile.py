@@ -5,48 +5,14 @@ from __future__ import annotations
 import pytest
 
 from quicfs.transport import frame, limits
-from quicfs.transport.crypto import Keys
 from quicfs.transport.errors import TransportErrorCode as Code
-from quicfs.transport.packet import FIXED_BIT, PacketType, write_long_header
-from quicfs.transport.uapi import CryptoLevel
+from quicfs.transport.packet import PacketType, write_long_header
 
 from .endpoints import CLIENT, SERVER, Host, Pair, make_pair
-from .fake_tls import SUITE, traffic_secret
+from .hostile import Attacker
 from .network import Datagram
 
-PN_LENGTH = 4
 TOKEN = bytes(16)
-
-
-class Attacker:
-    """Sends 1-RTT packets in the client's name; the client itself falls silent."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self.pair = make_pair(seed).establish()
-        self.pair.network.run_for(1.0)
-        self.sent_before = self.pair.network.link(SERVER[0], CLIENT[0]).sent
-        self.keys = Keys(SUITE, traffic_secret(CryptoLevel.APP, from_server=False))
-        self.pn = 1000
-        self.cid = self.pair.client.conn.peer_cids.current.cid
-
-    def send(self, *payloads: bytes, bits: int = 0, settle: float = 0.03) -> None:
-        """One packet for each payload, each in a datagram of its own."""
-        for payload in payloads:
-            out = memoryview(bytearray(len(payload) + 100))
-            prefix = bytes((FIXED_BIT | bits | (PN_LENGTH - 1),)) + self.cid
-            end = self.keys.seal_run(out, 0, prefix, self.pn, PN_LENGTH, (payload,))
-            self.pn += 1
-            self.pair.network.send(Datagram(CLIENT, SERVER, bytes(out[:end])))
-        self.pair.network.run_for(settle)
-
-    @property
-    def code(self) -> int | None:
-        closed = self.pair.server.conn.closed
-        return None if closed is None or closed.remote else closed.code
-
-    @property
-    def answers(self) -> int:
-        return self.pair.network.link(SERVER[0], CLIENT[0]).sent - self.sent_before
 
 
 def stream(stream_id: int, offset: int, data: bytes, *, fin: bool = False) -> bytes:
@@ -59,7 +25,7 @@ def new_cid(sequence: int, retire: int = 0, cid: bytes | None = None) -> bytes:
 
 VIOLATIONS = {
     "ACK of a packet that was never sent": (
-        frame.write_ack([(0, 5000)], 0, None, 99),
+        frame.write_ack([(0, 500_000)], 0, None, 99),
         Code.PROTOCOL_VIOLATION,
     ),
     "unknown frame": (b"\x3f", Code.FRAME_ENCODING_ERROR),
