@@ -1,0 +1,155 @@
+"""quicfs as an endpoint of the public QUIC interop runner: `python -m tests.interop.endpoint`.
+
+An application on QuicSocket; TLS is done by an agent in a child process, as for everything in quicfs. What the runner
+says in the environment is read by contract.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+from quicfs.agents import client_net, server_net
+from quicfs.errors import UserError
+from quicfs.options import AgentOptions
+from quicfs.transport import uapi
+from quicfs.transport.handshake import HandshakeNet, HandshakeRequest
+from quicfs.transport.socket import QuicSocket
+from quicfs.transport.uapi import AuthMode, MessageType, SockOpt, TlsCipher
+from tests.interop.contract import H3, Contract, Request, Unsupported, run
+from tests.interop.web import Dialect, FileServer, Http09, fetch_all
+
+HANDSHAKE_MS: Final = 30_000
+MAX_CONNECTIONS: Final = 256
+CLIENT_WINDOW: Final = 256 * 1024
+"""For a stream; the connection has twice as much. Small, so that a file of 1 MB needs more of it (case "transfer")."""
+
+_log = logging.getLogger("quicfs.interop")
+
+
+class Client:
+    """Connections to the server that the requests name."""
+
+    def __init__(self, net: HandshakeNet, contract: Contract) -> None:
+        self._net = net
+        self.contract = contract
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[QuicSocket]:
+        """A connection whose handshake is complete; closed without an error at the end."""
+        target = self.contract.requests[0]
+        sock = QuicSocket(self._net)
+        try:
+            configure(sock, self.contract)
+            window = uapi.TransportParam(max_data=2 * CLIENT_WINDOW, max_stream_data_bidi_local=CLIENT_WINDOW)
+            sock.setsockopt(SockOpt.TRANSPORT_PARAM, window.pack())
+            await sock.connect((target.host, target.port))
+            await sock.handshake(
+                HandshakeRequest(MessageType.CLIENTHELLO, HANDSHAKE_MS, AuthMode.UNAUTH, target.host)
+            )
+            yield sock
+        finally:
+            await sock.close()
+
+    async def fetch(self, sock: QuicSocket, requests: Sequence[Request]) -> None:
+        """All that this connection is asked for."""
+        dialect = speak(self.contract)
+        await dialect.start(sock)
+        await fetch_all(sock, dialect, requests, self.contract.downloads)
+
+
+async def on_one_connection(client: Client) -> None:
+    async with client.connected() as sock:
+        await client.fetch(sock, client.contract.requests)
+
+
+async def on_one_connection_each(client: Client) -> None:
+    for request in client.contract.requests:
+        async with client.connected() as sock:
+            await client.fetch(sock, [request])
+
+
+FLOWS: Final[dict[str, Callable[[Client], Awaitable[None]]]] = {
+    "multiconnect": on_one_connection_each,
+}
+"""What a client does in a case; on_one_connection where none is named."""
+
+
+def speak(contract: Contract) -> Dialect:
+    """The protocol of one connection. Raises Unsupported if HTTP/3 is asked for and cannot be had."""
+    if contract.alpn != H3:
+        return Http09()
+    try:
+        from tests.interop.h3 import Http3
+    except ImportError as error:
+        raise Unsupported(f"HTTP/3 needs the Python package pylsqpack ({error})") from None
+    return Http3()
+
+
+def configure(sock: QuicSocket, contract: Contract) -> None:
+    sock.setsockopt(SockOpt.ALPN, contract.alpn.encode())
+    options = uapi.Config.unpack(sock.getsockopt(SockOpt.CONFIG))
+    if contract.case == "chacha20":
+        options = replace(options, payload_cipher_type=TlsCipher.CHACHA20_POLY1305)
+    if contract.case == "retry" and contract.is_server:
+        options = replace(options, validate_peer_address=1)
+    sock.setsockopt(SockOpt.CONFIG, options.pack())
+
+
+async def run_client(contract: Contract) -> None:
+    async with client_net(AgentOptions(ca=contract.certs / "ca.pem")) as agent:
+        await FLOWS.get(contract.case, on_one_connection)(Client(agent.net, contract))
+
+
+async def run_server(contract: Contract) -> None:
+    speak(contract)  # if not at all, then before anybody connects
+    options = AgentOptions(cert=contract.certs / "cert.pem", key=contract.certs / "priv.key")
+    async with server_net(options) as net:
+        listener = QuicSocket(net)
+        configure(listener, contract)
+        listener.bind((contract.address, contract.port))
+        listener.listen()
+        files = FileServer(contract.www)
+        try:
+            await _accept(listener, contract, files)
+        finally:
+            await listener.close()
+            files.close()
+
+
+async def _accept(listener: QuicSocket, contract: Contract, files: FileServer) -> None:
+    room = asyncio.Semaphore(MAX_CONNECTIONS)
+    async with asyncio.TaskGroup() as group:
+        while True:
+            await room.acquire()
+            sock = await listener.accept()
+            group.create_task(_serve(sock, speak(contract), files)).add_done_callback(
+                lambda _: room.release()
+            )
+
+
+async def _serve(sock: QuicSocket, dialect: Dialect, files: FileServer) -> None:
+    peer = sock.peer
+    try:
+        await sock.handshake(HandshakeRequest(MessageType.SERVERHELLO, HANDSHAKE_MS, AuthMode.X509))
+        await files.serve(sock, dialect)
+    except OSError as error:  # this client's; others go on
+        _log.info("%s: %s", peer, error)
+    finally:
+        await sock.close()
+
+
+def main() -> int:
+    try:
+        return run(run_client, run_server)
+    except UserError as error:
+        raise SystemExit(f"failed: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
