@@ -84,7 +84,7 @@ class Contract:
     """The environment, read.
 
     Not the runner's but for runs by hand: `address` (IP) and `port` (PORT) that a server listens on, an empty address
-    is every one of the machine; `preferred` (PREFERRED), the address:port to which it invites its clients; `alpn` (ALPN).
+    is every one of the machine; `preferred` (PREFERRED), the address:port to which it invites clients; `alpn` (ALPN).
     """
 
     role: str
