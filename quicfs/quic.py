@@ -19,6 +19,7 @@ from quicfs.transport.bytestream import ByteStream
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.errors import ClosedError
 from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest
+from quicfs.transport.qlog_file import QlogDirectory
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.socket import QuicSocket
 from quicfs.transport.uapi import AuthMode, MessageType, SockOpt
@@ -100,7 +101,8 @@ async def connect_stream(net: ClientNet, address: Address, alpn: bytes) -> Conne
 async def _connect(
     net: HandshakeNet, target: tuple[str, int], name: str, alpn: bytes, auth_mode: AuthMode, limit: float
 ) -> ConnectionStream:
-    conn = QuicSocket(net, config=ConnectionConfig(keep_alive=KEEP_ALIVE_S))
+    config = ConnectionConfig(keep_alive=KEEP_ALIVE_S, trace=QlogDirectory.from_environment())
+    conn = QuicSocket(net, config=config)
     try:
         conn.setsockopt(SockOpt.ALPN, alpn)
         await conn.connect(target)
@@ -142,7 +144,7 @@ class QuicListener:
 
     def add(self, address: tuple[str, int]) -> None:
         """Raises OSError whose text names the address."""
-        listener = QuicSocket(self._net)
+        listener = QuicSocket(self._net, config=ConnectionConfig(trace=QlogDirectory.from_environment()))
         listener.setsockopt(SockOpt.ALPN, self._alpn)
         listener.bind(address)
         try:

@@ -66,6 +66,7 @@ class Connection:
         self.state = State.HANDSHAKE
         self.original_dcid = original_dcid
         self.retry_scid = retry_scid
+        self.alpn = b""  # that TLS has chosen
         self.token = b""  # that a client puts into its Initials
         self.new_token = b""  # that the server gave for the next time
         self.local_cids = LocalConnectionIds(*local_cid)

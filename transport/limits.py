@@ -56,3 +56,12 @@ ACK_DELAY_EXPONENT: Final = 3
 TIMER_GRANULARITY: Final = 0.001  # RFC 9002 §6.1.2
 MAX_SOURCES_LOGGED: Final = 1_024  # addresses of which was logged that they send nonsense
 RESETS_PER_SECOND: Final = 100  # stateless resets and Version Negotiations, per endpoint
+
+# --- qlog: what may be written of what a peer sends
+QLOG_FILE: Final = 256 << 20  # of one connection
+QLOG_FILES: Final = 256  # open at one time
+QLOG_TOTAL: Final = 4 << 30  # of one process into one directory
+QLOG_FRAMES: Final = 64  # of one packet
+QLOG_RANGES: Final = 64  # of one ACK
+QLOG_TEXT: Final = 256  # characters of a reason phrase
+QLOG_BYTES: Final = 32  # of an ID

@@ -34,6 +34,8 @@ def _set_alpn(sock: QuicSocket, value: bytes) -> None:
     if not names or len(value) > uapi.ALPN_MAX_LEN:
         raise ValueError("ALPN is a comma separated list of at most 128 bytes")
     sock.alpn = names
+    if sock.connected:  # the agent says which one TLS has chosen
+        sock.connection.alpn = names[0]
 
 
 def _get_config(sock: QuicSocket, value: bytes) -> bytes:

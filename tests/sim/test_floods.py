@@ -145,7 +145,9 @@ FLOODS: dict[str, Flood] = {
     "STREAM frames far apart": Flood(_full(_far_apart), 2048 * KIB, times=8.0, survives=False),
     "streams opened and reset": Flood(_open_and_reset, 512 * KIB, times=8.0),
     "MAX_STREAM_DATA": Flood(_full(lambda n: frame.write_max_stream_data(0, n)), 128 * KIB, times=6.0),
-    "STREAM_DATA_BLOCKED": Flood(_full(lambda n: frame.write_stream_data_blocked(0, n)), 128 * KIB, times=6.0),
+    "STREAM_DATA_BLOCKED": Flood(
+        _full(lambda n: frame.write_stream_data_blocked(0, n)), 128 * KIB, times=6.0
+    ),
     "PING": Flood(_full(lambda n: frame.write_ping()), 128 * KIB, times=30.0),
     "ACK of a thousand ranges": Flood(_ranges, 2048 * KIB, times=100.0, count=3),
     "ACK again and again": Flood(_acks, 128 * KIB, times=14.0),
