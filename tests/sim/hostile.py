@@ -24,16 +24,13 @@ PN_LENGTH = 4
 FIRST_PN = 100_000  # far from the numbers that the real client used
 
 
-class Attacker:
-    """Sends 1-RTT packets in the client's name; the client itself falls silent."""
+class Sealer:
+    """Writes 1-RTT packets with whatever in them: the keys and the destination ID of a connection that is up."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.pair = make_pair(seed).establish()
-        self.pair.network.run_for(1.0)
-        self.sent_before = self.pair.network.link(SERVER[0], CLIENT[0]).sent
-        self.keys = Keys(SUITE, traffic_secret(CryptoLevel.APP, from_server=False))
+    def __init__(self, keys: Keys, cid: bytes) -> None:
+        self.keys = keys
+        self.cid = cid
         self.pn = FIRST_PN
-        self.cid = self.pair.client.conn.peer_cids.current.cid
 
     def seal(self, payload: bytes, bits: int = 0) -> bytes:
         """The next packet with this payload."""
@@ -42,6 +39,17 @@ class Attacker:
         end = self.keys.seal_run(out, 0, prefix, self.pn, PN_LENGTH, (payload,))
         self.pn += 1
         return bytes(out[:end])
+
+
+class Attacker(Sealer):
+    """Sends packets in the client's name; the client itself falls silent."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.pair = make_pair(seed).establish()
+        self.pair.network.run_for(1.0)
+        self.sent_before = self.pair.network.link(SERVER[0], CLIENT[0]).sent
+        keys = Keys(SUITE, traffic_secret(CryptoLevel.APP, from_server=False))
+        super().__init__(keys, self.pair.client.conn.peer_cids.current.cid)
 
     def send(self, *payloads: bytes, bits: int = 0, settle: float = 0.03) -> None:
         """One packet for each payload, each in a datagram of its own."""
@@ -113,7 +121,7 @@ class Meter:
         return cost
 
 
-def ordinary(attacker: Attacker, count: int) -> list[bytes]:
+def ordinary(attacker: Sealer, count: int) -> list[bytes]:
     """Packets of a chatty application: forty small pieces of one stream in each."""
     packets = []
     offset = 0
@@ -126,6 +134,6 @@ def ordinary(attacker: Attacker, count: int) -> list[bytes]:
     return packets
 
 
-def pings(attacker: Attacker, count: int) -> list[bytes]:
+def pings(attacker: Sealer, count: int) -> list[bytes]:
     """The cheapest packets that there are."""
     return [attacker.seal(frame.write_ping()) for _ in range(count)]
