@@ -14,6 +14,7 @@ class ReceivedPackets:
         "_immediate",
         "_max_ack_delay",
         "ack_at",
+        "acks_sent",
         "ce",
         "ect0",
         "ect1",
@@ -27,6 +28,7 @@ class ReceivedPackets:
         self.largest = -1
         self.largest_at = 0.0
         self.ack_at: float | None = None  # when an ACK has to leave at the latest
+        self.acks_sent = 0
         self.ect0 = self.ect1 = self.ce = 0
         self._eliciting = 0  # ack-eliciting packets since the last ACK left
         self._immediate = False
@@ -91,6 +93,7 @@ class ReceivedPackets:
 
     def on_ack_sent(self) -> None:
         self.ack_at = None
+        self.acks_sent += 1
         self._eliciting = 0
         self._immediate = False
 

@@ -37,4 +37,5 @@ class ConnectionConfig:
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
     probe_mtu: bool = True
     ecn: bool = True
+    update_keys_after: int = limits.KEY_UPDATE_AFTER  # packets sent under one key (RFC 9001 §6.6)
     trace: TracerFactory | None = None  # who watches each connection; None: nobody

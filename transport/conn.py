@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
-from quicfs.transport import delivery, establish, limits, rx, tx
+from quicfs.transport import delivery, establish, key_update, limits, rx, tx
 from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.cong import make_congestion_control
@@ -21,6 +21,7 @@ from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
 from quicfs.transport.events import Events
 from quicfs.transport.frame import AckFrame, ConnectionCloseFrame, FrameType, NewConnectionIdFrame
+from quicfs.transport.key_update import KeyPhases
 from quicfs.transport.pacer import Pacer
 from quicfs.transport.packet import PacketType
 from quicfs.transport.path import Address, Path
@@ -81,6 +82,7 @@ class Connection:
         self.handshake = PacketNumberSpace(PacketType.HANDSHAKE, CryptoLevel.HANDSHAKE, 0.0)
         self.application = PacketNumberSpace(PacketType.ONE_RTT, CryptoLevel.APP, limits.MAX_ACK_DELAY)
         self.spaces = (self.initial, self.handshake, self.application)
+        self.key_phases = KeyPhases(config.update_keys_after)
         base = limits.MIN_INITIAL_DATAGRAM
         pmtud = Pmtud(base, min(mtu_bound, limits.MAX_UDP_PAYLOAD) if config.probe_mtu else base)
         self.path = Path(remote, local, pmtud, validated=address_validated or not is_server, ecn=config.ecn)
@@ -235,6 +237,12 @@ class Connection:
             space.keys_out = keys
         else:
             space.keys_in = keys
+            if space is self.application:
+                self.key_phases.prepare(keys)
+
+    def update_keys(self, now: float) -> None:
+        """Begin a key update (RFC 9001 §6); MisuseError when that is not permitted now."""
+        key_update.update(self, now)
 
     def space_of(self, level: int) -> PacketNumberSpace:
         for space in self.spaces:
@@ -463,4 +471,5 @@ _ON_TIMER: Final[dict[Timer, Callable[[Connection, float], None]]] = {
     Timer.KEEP_ALIVE: Connection._on_keep_alive_timer,
     Timer.PACING: Connection._on_transmit_timer,
     Timer.PMTUD: Connection._on_pmtud_timer,
+    Timer.KEY_DISCARD: key_update.on_discard_timer,
 }

@@ -33,11 +33,16 @@ class VersionLabels(NamedTuple):
     key: bytes
     iv: bytes
     header_protection: bytes
+    key_update: bytes
 
 
 VERSION_LABELS: Final = {
     VERSION_1: VersionLabels(
-        bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"), b"quic key", b"quic iv", b"quic hp"
+        bytes.fromhex("38762cf7f55934b34d179ae6a4c80cadccbb7f0a"),
+        b"quic key",
+        b"quic iv",
+        b"quic hp",
+        b"quic ku",
     ),
 }
 
@@ -63,20 +68,34 @@ def initial_secrets(version: int, original_dcid: bytes) -> tuple[bytes, bytes]:
 
 
 class Keys:
-    """The keys of one direction at one encryption level. `seal_run` and `open_run` are the protection's."""
+    """The keys of one direction at one encryption level. `seal_run` and `open_run` are the protection's.
 
-    __slots__ = ("open_run", "seal_run", "secret", "suite")
+    `hp` is the header protection key of the phase before, which an update leaves as it is.
+    """
 
-    def __init__(self, suite: CipherSuite, secret: bytes, version: int = VERSION_1) -> None:
+    __slots__ = ("_hp", "_version", "open_run", "seal_run", "secret", "suite")
+
+    def __init__(
+        self, suite: CipherSuite, secret: bytes, version: int = VERSION_1, hp: bytes | None = None
+    ) -> None:
         labels = VERSION_LABELS[version]
         expand = hkdf_expand_label
+        self._hp = hp or expand(suite.hash_type, secret, labels.header_protection, suite.key_length)
+        self._version = version
         protection = Protection(
             expand(suite.hash_type, secret, labels.key, suite.key_length),
             expand(suite.hash_type, secret, labels.iv, 12),
-            expand(suite.hash_type, secret, labels.header_protection, suite.key_length),
+            self._hp,
             chacha20=suite is CipherSuite.CHACHA20_POLY1305,
         )
         self.suite = suite
         self.secret = secret
         self.seal_run = protection.seal_run
         self.open_run = protection.open_run
+
+    def next_phase(self) -> Keys:
+        """The keys after a key update (RFC 9001 §6.1)."""
+        hash_type = self.suite.hash_type
+        label = VERSION_LABELS[self._version].key_update
+        secret = hkdf_expand_label(hash_type, self.secret, label, hash_type().digest_size)
+        return Keys(self.suite, secret, self._version, self._hp)

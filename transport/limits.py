@@ -35,6 +35,13 @@ MAX_ACK_RANGES: Final = 64  # of ours that we remember and send
 MAX_TRACKED_RUNS: Final = 65_536  # pieces of sent history that one packet number space may fall into
 MAX_PENDING_PATH_RESPONSES: Final = 4
 
+# --- keys (RFC 9001 §6.6, §B.1, §B.2): packets
+AES_GCM_SEALED: Final = 1 << 23  # under one key
+AES_GCM_FORGED: Final = 1 << 52  # that could not be opened, over all keys of a connection
+CHACHA20_SEALED: Final = 1 << 62
+CHACHA20_FORGED: Final = 1 << 36
+KEY_UPDATE_AFTER: Final = 1 << 22  # half of what AES-GCM allows
+
 # --- streams
 MAX_STREAMS_BIDI: Final = 256  # concurrent, opened by the peer
 MAX_STREAMS_UNI: Final = 256

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import delivery, establish, limits
+from quicfs.transport import delivery, establish, key_update, limits
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import FRAME_CODECS, FrameType, parse_frame, parse_stream
 from quicfs.transport.frame_ops import FRAME_OPS
@@ -102,12 +102,32 @@ def _open_short(
             _keep_undecryptable(conn, now, PacketType.ONE_RTT, data[start:stop], ecn)
         return
     pn_offset = 1 + len(conn.local_cid)
-    opened, _ = keys.open_run(data, starts, stops, pn_offset, space.received.largest, scratch)
+    phases = conn.key_phases
+    opened, other = keys.open_run(
+        data, starts, stops, pn_offset, space.received.largest, scratch, phases.phase
+    )
+    old: Opened = []  # of the key phase before
+    new: Opened = []  # of the next one
+    if len(opened) < len(starts) or phases.settling:
+        old, new = key_update.open_rest(conn, data, starts, stops, opened, other, pn_offset, scratch)
     if conn.trace is not None:
-        conn.trace.packets_received(now, PacketType.ONE_RTT, opened, len(starts), pn_offset + TAG_LENGTH)
-    if opened:
+        conn.trace.packets_received(
+            now, PacketType.ONE_RTT, [*old, *opened, *new], len(starts), pn_offset + TAG_LENGTH
+        )
+    if opened or old or new:
         conn.packet_dcid = bytes(data[starts[0] + 1 : starts[0] + pn_offset])
-        _process(conn, now, space, PacketType.ONE_RTT, opened, ecn)
+        if phases.settling:
+            key_update.settle(conn, now, old, opened)
+        if old:
+            _process(conn, now, space, PacketType.ONE_RTT, old, ecn)
+            phases.check_old_acks(space.sent.largest_acked)
+        if opened:
+            _process(conn, now, space, PacketType.ONE_RTT, opened, ecn)
+        if new:
+            key_update.follow(conn, now, new)
+            _process(conn, now, space, PacketType.ONE_RTT, new, ecn)
+        if phases.settling:
+            phases.note_acked(space.sent.largest_acked, now)
     else:  # RFC 9000 §10.3.1: nothing could be opened, so it may be a stateless reset
         for stop in stops:
             conn.handle_maybe_reset(now, data[stop - STATELESS_RESET_TOKEN_LENGTH : stop])
@@ -182,6 +202,7 @@ def _handle_long(
         overhead = header.payload_offset - pos + TAG_LENGTH
         conn.trace.packets_received(now, header.packet_type, opened, 1, overhead)
     if not opened:
+        key_update.count_forged(conn, keys, 1)
         return
     if not conn.peer_cid_fixed:
         conn.peer_cid_fixed = True

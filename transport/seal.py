@@ -30,7 +30,7 @@ def seal_short(
     """Seal consecutive 1-RTT packets into `buffer` from `pos` on; returns their end."""
     keys = conn.application.keys_out
     assert keys is not None
-    prefix = bytes((FIXED_BIT | (pn_length - 1),)) + conn.peer_cids.current.cid
+    prefix = bytes((FIXED_BIT | conn.key_phases.phase | (pn_length - 1),)) + conn.peer_cids.current.cid
     end = keys.seal_run(buffer, pos, prefix, first_pn, pn_length, payloads)
     if conn.trace is not None:
         overhead = len(prefix) + pn_length + TAG_LENGTH

@@ -448,6 +448,14 @@ class QuicSocket:
         self.connection.stop_sending(stream, error_code)
         self._kick()
 
+    def update_keys(self) -> None:
+        """Begin a key update; OSError EINVAL while it is not permitted."""
+        try:
+            self.connection.update_keys(self.loop.time())
+        except MisuseError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+        self._kick()
+
     def _kick(self) -> None:
         if self._driver is not None and self._conn is not None:
             self._driver.kick(self._conn)

@@ -154,6 +154,11 @@ def _event(number: int) -> uapi.Event:
     return uapi.Event(number)
 
 
+def _update_keys(sock: QuicSocket, value: bytes) -> None:
+    """The value does not matter, as in Linux; EINVAL while RFC 9001 §6 does not permit an update."""
+    sock.update_keys()
+
+
 GETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], bytes]]] = {
     SockOpt.ALPN: _get_alpn,
     SockOpt.CONFIG: _get_config,
@@ -170,6 +175,7 @@ SETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], None]]] = {
     SockOpt.CONNECTION_CLOSE: _set_close,
     SockOpt.CRYPTO_SECRET: _set_secret,
     SockOpt.EVENT: _set_event,
+    SockOpt.KEY_UPDATE: _update_keys,
     SockOpt.STREAM_RESET: _reset,
     SockOpt.STREAM_STOP_SENDING: _stop_sending,
     SockOpt.TRANSPORT_PARAM: _set_transport_param,

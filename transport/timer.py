@@ -14,6 +14,7 @@ class Timer(enum.IntEnum):
     KEEP_ALIVE = 5  # RFC 9000 §10.1.2
     PACING = 6  # the pacer lets the next train out
     PMTUD = 7  # RFC 8899
+    KEY_DISCARD = 8  # the receive keys before the last update are not needed any more (RFC 9001 §6.5)
 
 
 class Timers:

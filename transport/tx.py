@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import establish, limits
+from quicfs.transport import establish, key_update, limits
 from quicfs.transport.builder import (
     LongPacket,
     PacketBuilder,
@@ -51,6 +51,10 @@ def poll_transmit(conn: Connection, now: float, buffer: memoryview) -> Transmit 
         return _close(conn, now, buffer) if conn.state is State.CLOSING else None
     if not (conn.initial.discarded and conn.handshake.discarded):
         return _handshake_datagram(conn, now, buffer)
+    if conn.application.sent.next_pn >= conn.key_phases.update_at:
+        key_update.before_train(conn, now)
+        if conn.state not in OPEN:
+            return _close(conn, now, buffer)
     # The probe comes first: a transfer that never pauses would never let it out, and gains most by it.
     return _mtu_probe(conn, now, buffer) or _train(conn, now, buffer)
 
