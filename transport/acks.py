@@ -12,7 +12,10 @@ class ReceivedPackets:
     __slots__ = (
         "_eliciting",
         "_immediate",
+        "_largest_acked",
         "_max_ack_delay",
+        "_reordering_threshold",
+        "_threshold",
         "ack_at",
         "acks_sent",
         "ce",
@@ -33,6 +36,23 @@ class ReceivedPackets:
         self._eliciting = 0  # ack-eliciting packets since the last ACK left
         self._immediate = False
         self._max_ack_delay = max_ack_delay
+        self._threshold = 1  # ack-eliciting packets that may come before an ACK leaves (RFC 9000 §13.2.2)
+        self._reordering_threshold = 1
+        self._largest_acked = -1  # that an ACK told
+
+    def obey(self, threshold: int, max_ack_delay: float, reordering_threshold: int) -> None:
+        """The peer asked for more or fewer ACKs (draft-ietf-quic-ack-frequency §4)."""
+        self._threshold = threshold
+        self._max_ack_delay = max_ack_delay
+        self._reordering_threshold = reordering_threshold
+
+    def set_max_ack_delay(self, max_ack_delay: float) -> None:
+        """In seconds, as our transport parameters say."""
+        self._max_ack_delay = max_ack_delay
+
+    def ask_now(self) -> None:
+        """IMMEDIATE_ACK came (draft-ietf-quic-ack-frequency §5)."""
+        self._immediate = True
 
     def is_new(self, pn: int) -> bool:
         """False for a packet that was seen, or that is too old to know (RFC 9000 §12.3)."""
@@ -44,7 +64,7 @@ class ReceivedPackets:
 
     def add(self, now: float, start: int, stop: int) -> None:
         """The packets `[start, stop)`, new ones, were processed."""
-        if start != self.largest + 1:
+        if start != self.largest + 1 and self._reordering_threshold == 1:
             self._immediate = True  # RFC 9000 §13.2.1: out of order, or with a gap before it
         self.ranges.add(start, stop)
         if len(self.ranges) > limits.MAX_ACK_RANGES:
@@ -61,10 +81,28 @@ class ReceivedPackets:
         if not eliciting:
             return
         self._eliciting += eliciting
-        if self._eliciting >= 2 or immediate or self._immediate or self._max_ack_delay == 0:
+        if (
+            self._eliciting > self._threshold
+            or immediate
+            or self._immediate
+            or self._max_ack_delay == 0
+            or (self._reordering_threshold > 1 and self._gap_is_due())
+        ):
             self.ack_at = now
         elif self.ack_at is None:
             self.ack_at = now + self._max_ack_delay
+
+    def _gap_is_due(self) -> bool:
+        """Whether the peer could declare a packet lost if it knew what is missing
+        (draft-ietf-quic-ack-frequency §6.2)."""
+        reported = self._largest_acked - self._reordering_threshold + 1
+        previous = 0  # packet numbers below the first range are done with
+        for start, stop in self.ranges:
+            missing = max(previous, reported + 1)
+            if previous and missing < start:
+                return self.largest - missing >= self._reordering_threshold
+            previous = stop
+        return False
 
     @property
     def eliciting_unacked(self) -> bool:
@@ -94,6 +132,7 @@ class ReceivedPackets:
     def on_ack_sent(self) -> None:
         self.ack_at = None
         self.acks_sent += 1
+        self._largest_acked = self.largest
         self._eliciting = 0
         self._immediate = False
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, NoReturn
 
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import FrameType
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.limits import MAX_CLIENT_HELLO
 
 _CLIENT_HELLO = 1

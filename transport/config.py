@@ -38,4 +38,5 @@ class ConnectionConfig:
     probe_mtu: bool = True
     ecn: bool = True
     update_keys_after: int = limits.KEY_UPDATE_AFTER  # packets sent under one key (RFC 9001 §6.6)
+    ack_frequency: bool = True  # let a peer ask for fewer ACKs, and ask it (draft-ietf-quic-ack-frequency)
     trace: TracerFactory | None = None  # who watches each connection; None: nobody

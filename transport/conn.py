@@ -13,14 +13,18 @@ from hmac import compare_digest
 from typing import Any, Final
 
 from quicfs.transport import delivery, establish, key_update, limits, rx, tx
+from quicfs.transport.ack_frequency import AckFrequency
 from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.cong import make_congestion_control
 from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
 from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys
+from quicfs.transport.datagrams import Datagrams
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
 from quicfs.transport.events import Events
-from quicfs.transport.frame import AckFrame, ConnectionCloseFrame, FrameType, NewConnectionIdFrame
+from quicfs.transport.frame import ConnectionCloseFrame, NewConnectionIdFrame
+from quicfs.transport.frame_ack import AckFrame
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.key_update import KeyPhases
 from quicfs.transport.pacer import Pacer
 from quicfs.transport.packet import PacketType
@@ -102,6 +106,8 @@ class Connection:
         self.readable: dict[Stream, None] = {}
         self.writable: dict[Stream, None] = {}
         self.events = Events()
+        self.datagrams = Datagrams(self.ours.max_datagram_frame_size)
+        self.ack_frequency = AckFrequency()
         self.crypto_received: deque[tuple[int, bytes]] = deque()
         self.undecryptable: list[tuple[bytes, int]] = []
         self.closed: ClosedError | None = None

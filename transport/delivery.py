@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quicfs.transport.frame import AckFrame
+from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.frame_ops import FRAME_OPS
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.sent import SentRun
 
@@ -34,6 +35,12 @@ def handle_ack(conn: Connection, space: PacketNumberSpace, frame: AckFrame, now:
     if outcome.lost:
         _count_lost_sizes(conn, outcome.lost, now)
     if (
+        conn.ack_frequency.supported
+        and conn.peer is not None
+        and conn.ack_frequency.consider(conn.recovery, conn.path.pmtud.current, conn.peer)
+    ):
+        conn.queue_control(FrameType.ACK_FREQUENCY, None)
+    if (
         outcome.largest is not None
         and space.sent.largest_acked > previous
         and space is conn.application
@@ -56,6 +63,8 @@ def on_loss_timer(conn: Connection, now: float) -> None:
 def _prepare_probe(conn: Connection, space: PacketNumberSpace, now: float) -> None:
     """RFC 9002 §6.2.4: one or two ack-eliciting packets, of new data or else of what is oldest under way."""
     space.probes = 2
+    if space is conn.application and conn.ack_frequency.asked:
+        conn.queue_control(FrameType.IMMEDIATE_ACK, None)
     if conn.recovery.pto_count >= 3:
         conn.path.ecn.on_all_lost()
     oldest = space.sent.oldest_eliciting()

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quicfs.transport import transport_param
+from quicfs.transport.ack_frequency import own_min_ack_delay_us
 from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import FrameType
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.state import State
 from quicfs.transport.timer import Timer
@@ -24,6 +25,8 @@ def own_parameters(
     conn: Connection, parameters: TransportParameters, local_cid: tuple[bytes, bytes]
 ) -> TransportParameters:
     own = replace(parameters, initial_source_connection_id=local_cid[0])
+    if conn.config.ack_frequency:
+        own.min_ack_delay_us = own_min_ack_delay_us(own.max_ack_delay_ms)
     if conn.is_server:
         own.original_destination_connection_id = conn.original_dcid
         own.retry_source_connection_id = conn.retry_scid
@@ -61,6 +64,8 @@ def set_peer_parameters(conn: Connection, data: bytes) -> None:
     conn.peer = peer
     conn.streams.apply_peer_parameters(peer)
     conn.recovery.max_ack_delay = peer.max_ack_delay_ms / 1000
+    conn.ack_frequency.supported = conn.config.ack_frequency and peer.min_ack_delay_us is not None
+    conn.datagrams.limit = peer.max_datagram_frame_size
     conn.path.pmtud.set_bound(peer.max_udp_payload_size)
     if peer.stateless_reset_token:
         conn.peer_cids.set_reset_token(peer.stateless_reset_token)

@@ -3,17 +3,20 @@
 `parse_x(buf, pos, end)` begins after the one-byte type (which stays readable at `pos - 1`) and returns the
 frame and the position after it; `end` is the end of the packet's payload. Whatever is malformed
 raises ProtocolViolation(FRAME_ENCODING_ERROR). `write_x(...)` returns the frame with its type. Both are
-pure. STREAM and CRYPTO data are views of `buf`, not copies.
+pure. STREAM and CRYPTO data are views of `buf`, not copies. ACK and DATAGRAM have files of their own,
+`frame_ack` and `frame_datagram`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from enum import IntEnum
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 from quicfs.transport import varint
 from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
+from quicfs.transport.frame_ack import parse_ack, parse_ack_frequency, parse_immediate_ack
+from quicfs.transport.frame_datagram import parse_datagram
+from quicfs.transport.frame_type import FrameType, malformed
 from quicfs.transport.packet import MAX_CID_LENGTH, STATELESS_RESET_TOKEN_LENGTH, PacketType
 
 MAX_STREAMS = 1 << 60  # RFC 9000 §4.6: a stream ID must fit a 62-bit integer
@@ -22,117 +25,6 @@ PATH_DATA_LENGTH = 8
 STREAM_FIN = 0x01
 STREAM_LEN = 0x02
 STREAM_OFF = 0x04
-
-
-class FrameType(IntEnum):
-    PADDING = 0x00
-    PING = 0x01
-    ACK = 0x02
-    ACK_ECN = 0x03
-    RESET_STREAM = 0x04
-    STOP_SENDING = 0x05
-    CRYPTO = 0x06
-    NEW_TOKEN = 0x07
-    STREAM = 0x08
-    """The first of eight, up to 0x0f: OFF, LEN and FIN bits are added."""
-    MAX_DATA = 0x10
-    MAX_STREAM_DATA = 0x11
-    MAX_STREAMS_BIDI = 0x12
-    MAX_STREAMS_UNI = 0x13
-    DATA_BLOCKED = 0x14
-    STREAM_DATA_BLOCKED = 0x15
-    STREAMS_BLOCKED_BIDI = 0x16
-    STREAMS_BLOCKED_UNI = 0x17
-    NEW_CONNECTION_ID = 0x18
-    RETIRE_CONNECTION_ID = 0x19
-    PATH_CHALLENGE = 0x1A
-    PATH_RESPONSE = 0x1B
-    CONNECTION_CLOSE = 0x1C
-    CONNECTION_CLOSE_APPLICATION = 0x1D
-    HANDSHAKE_DONE = 0x1E
-
-
-# --- ACK (§19.3) -------------------------------------------------------------------------------------
-
-EcnCounts: TypeAlias = tuple[int, int, int]
-"""ECT(0), ECT(1), ECN-CE."""
-
-
-class AckFrame(NamedTuple):
-    ranges: list[tuple[int, int]]
-    """(smallest, largest) of each run of packet numbers, the newest first; never empty."""
-    ack_delay: int
-    """As it stands in the frame, before the exponent is applied."""
-    ecn: EcnCounts | None
-
-
-def parse_ack(buf: memoryview, pos: int, end: int) -> tuple[AckFrame, int]:
-    decode = varint.decode
-    has_ecn = buf[pos - 1] == FrameType.ACK_ECN
-    largest, pos = decode(buf, pos)
-    ack_delay, pos = decode(buf, pos)
-    count, pos = decode(buf, pos)
-    length, pos = decode(buf, pos)
-    smallest = largest - length
-    if 2 * count > end - pos:
-        _malformed("ACK claims more ranges than the packet can hold")
-    if smallest < 0:
-        _malformed("ACK range below packet number 0")  # §19.3.1
-    ranges = [(smallest, largest)]
-    try:
-        for _ in range(count):  # at most half the packet's bytes, see above
-            gap = buf[pos]
-            length = buf[pos + 1]
-            if gap < 0x40 and length < 0x40:
-                pos += 2
-            else:
-                gap, pos = decode(buf, pos)
-                length, pos = decode(buf, pos)
-            largest = smallest - gap - 2
-            smallest = largest - length
-            if smallest < 0:
-                _malformed("ACK range below packet number 0")  # §19.3.1
-            ranges.append((smallest, largest))
-    except IndexError:
-        _malformed("ACK is cut off")
-    ecn = None
-    if has_ecn:
-        ect0, pos = decode(buf, pos)
-        ect1, pos = decode(buf, pos)
-        ce, pos = decode(buf, pos)
-        ecn = (ect0, ect1, ce)
-    if pos > end:
-        _malformed("ACK is cut off")
-    return AckFrame(ranges, ack_delay, ecn), pos
-
-
-def write_ack(
-    ranges: Sequence[tuple[int, int]], ack_delay_field: int, ecn: EcnCounts | None, max_size: int
-) -> bytes:
-    """ACK of `ranges`, (smallest, largest) with the newest first, not adjacent, in at most `max_size` bytes.
-
-    The oldest ranges that do not fit are left out; empty when not even the newest fits.
-    """
-    encode = varint.encode
-    smallest, largest = ranges[0]
-    head = b"\x02" if ecn is None else b"\x03"
-    head += encode(largest) + encode(ack_delay_field)
-    first = encode(largest - smallest)
-    tail = b"" if ecn is None else encode(ecn[0]) + encode(ecn[1]) + encode(ecn[2])
-    room = max_size - len(head) - len(first) - len(tail) - varint.size(len(ranges) - 1)
-    if room < 0:
-        return b""
-    parts = [head, b"", first]
-    for low, high in ranges[1:] if len(ranges) > 1 else ():
-        part = encode(smallest - high - 2) + encode(high - low)
-        room -= len(part)
-        if room < 0:
-            break
-        parts.append(part)
-        smallest = low
-    parts[1] = encode(len(parts) - 3)
-    parts.append(tail)
-    return b"".join(parts)
 
 
 # --- PADDING, PING, HANDSHAKE_DONE (§19.1, §19.2, §19.20) --------------------------------------------
@@ -193,9 +85,9 @@ def parse_crypto(buf: memoryview, pos: int, end: int) -> tuple[CryptoFrame, int]
     length, pos = varint.decode(buf, pos)
     stop = pos + length
     if stop > end:
-        _malformed("CRYPTO is cut off")
+        malformed("CRYPTO is cut off")
     if offset + length > varint.MAX:
-        _malformed("CRYPTO offset beyond 2^62-1")  # §19.6
+        malformed("CRYPTO offset beyond 2^62-1")  # §19.6
     return CryptoFrame(offset, buf[pos:stop]), stop
 
 
@@ -212,9 +104,9 @@ def parse_new_token(buf: memoryview, pos: int, end: int) -> tuple[NewTokenFrame,
     length, pos = varint.decode(buf, pos)
     stop = pos + length
     if stop > end:
-        _malformed("NEW_TOKEN is cut off")
+        malformed("NEW_TOKEN is cut off")
     if not length:
-        _malformed("NEW_TOKEN with an empty token")  # §19.7
+        malformed("NEW_TOKEN with an empty token")  # §19.7
     return NewTokenFrame(bytes(buf[pos:stop])), stop
 
 
@@ -240,9 +132,9 @@ def parse_stream(buf: memoryview, pos: int, end: int) -> tuple[StreamFields, int
         length, pos = decode(buf, pos)
         stop = pos + length
     if stop > end or pos > end:
-        _malformed("STREAM is cut off")
+        malformed("STREAM is cut off")
     if offset + stop - pos > varint.MAX:
-        _malformed("STREAM offset beyond 2^62-1")  # §19.8
+        malformed("STREAM offset beyond 2^62-1")  # §19.8
     return (stream_id, offset, buf[pos:stop], bits & STREAM_FIN == STREAM_FIN), stop
 
 
@@ -325,9 +217,9 @@ def write_streams_blocked(limit: int, unidirectional: bool) -> bytes:
 def _parse_stream_count(buf: memoryview, pos: int, end: int) -> tuple[int, int]:
     count, pos = varint.decode(buf, pos)
     if pos > end:
-        _malformed("frame is cut off")
+        malformed("frame is cut off")
     if count > MAX_STREAMS:
-        _malformed("more than 2^60 streams")  # §19.11, §19.14
+        malformed("more than 2^60 streams")  # §19.11, §19.14
     return count, pos
 
 
@@ -357,17 +249,17 @@ def parse_new_connection_id(buf: memoryview, pos: int, end: int) -> tuple[NewCon
     sequence_number, pos = varint.decode(buf, pos)
     retire_prior_to, pos = varint.decode(buf, pos)
     if pos >= end:
-        _malformed("NEW_CONNECTION_ID is cut off")
+        malformed("NEW_CONNECTION_ID is cut off")
     if retire_prior_to > sequence_number:
-        _malformed("Retire Prior To beyond the sequence number")  # §19.15
+        malformed("Retire Prior To beyond the sequence number")  # §19.15
     length = buf[pos]
     if not 1 <= length <= MAX_CID_LENGTH:
-        _malformed(f"connection ID of {length} bytes")  # §19.15
+        malformed(f"connection ID of {length} bytes")  # §19.15
     pos += 1
     middle = pos + length
     stop = middle + STATELESS_RESET_TOKEN_LENGTH
     if stop > end:
-        _malformed("NEW_CONNECTION_ID is cut off")
+        malformed("NEW_CONNECTION_ID is cut off")
     cid, token = bytes(buf[pos:middle]), bytes(buf[middle:stop])
     return NewConnectionIdFrame(sequence_number, retire_prior_to, cid, token), stop
 
@@ -382,7 +274,7 @@ def write_new_connection_id(sequence_number: int, retire_prior_to: int, cid: byt
 def _parse_path_data(buf: memoryview, pos: int, end: int) -> tuple[bytes, int]:
     stop = pos + PATH_DATA_LENGTH
     if stop > end:
-        _malformed("path frame is cut off")
+        malformed("path frame is cut off")
     return bytes(buf[pos:stop]), stop
 
 
@@ -423,7 +315,7 @@ def parse_connection_close(buf: memoryview, pos: int, end: int) -> tuple[Connect
     length, pos = varint.decode(buf, pos)
     stop = pos + length
     if stop > end:
-        _malformed("CONNECTION_CLOSE is cut off")
+        malformed("CONNECTION_CLOSE is cut off")
     # §19.19: UTF-8, which nobody promises to check
     return ConnectionCloseFrame(error_code, frame_type, str(buf[pos:stop], "utf-8", "replace")), stop
 
@@ -455,7 +347,7 @@ def _integers(frame: type[Any], name: str, count: int) -> Parse:
             value, pos = varint.decode(buf, pos)
             values.append(value)
         if pos > end:
-            _malformed(f"{name} is cut off")
+            malformed(f"{name} is cut off")
         return frame(*values), pos
 
     return parse
@@ -553,25 +445,29 @@ FRAME_CODECS: dict[int, FrameCodec] = {
         "CONNECTION_CLOSE", parse_connection_close, _APPLICATION, ack_eliciting=False
     ),
     FrameType.HANDSHAKE_DONE: FrameCodec("HANDSHAKE_DONE", parse_handshake_done, _ONE_RTT),
+    FrameType.IMMEDIATE_ACK: FrameCodec("IMMEDIATE_ACK", parse_immediate_ack, _ONE_RTT),
+    FrameType.DATAGRAM: FrameCodec("DATAGRAM", parse_datagram, _APPLICATION),
+    FrameType.DATAGRAM_LEN: FrameCodec("DATAGRAM", parse_datagram, _APPLICATION),
+    FrameType.ACK_FREQUENCY: FrameCodec("ACK_FREQUENCY", parse_ack_frequency, _ONE_RTT),
 }
 
 
 def parse_frame(buf: memoryview, pos: int, end: int, packet_type: PacketType) -> tuple[int, Any, int]:
-    """Type, frame and position after it of the frame that begins at `pos` < `end`, checked against the table.
-
-    Every type of RFC 9000 is one byte; a longer one is unknown, or not in its shortest form (§12.4).
-    """
+    """Type, frame and position after it of the frame that begins at `pos` < `end`, checked against the table."""
     frame_type = buf[pos]
-    codec = FRAME_CODECS.get(frame_type)
-    if codec is None:
-        # §12.4: unknown type -> FRAME_ENCODING_ERROR; a type not in its shortest form MAY be called a
-        # PROTOCOL_VIOLATION
-        frame_type, _ = varint.decode(buf, pos)
-        if frame_type in FRAME_CODECS:
+    start = pos + 1
+    if frame_type >= 0x40:  # a type of more than one byte
+        frame_type, start = varint.decode(buf, pos)
+        if start > end:
+            malformed("frame type is cut off")
+        # §12.4: a type not in its shortest form MAY be called a PROTOCOL_VIOLATION
+        if frame_type in FRAME_CODECS and start - pos != varint.size(frame_type):
             raise ProtocolViolation(
                 TransportErrorCode.PROTOCOL_VIOLATION, "frame type is not in its shortest form", frame_type
             )
-        _malformed("unknown frame type", frame_type)
+    codec = FRAME_CODECS.get(frame_type)
+    if codec is None:
+        malformed("unknown frame type", frame_type)  # §12.4 -> FRAME_ENCODING_ERROR
     if packet_type not in codec.packets:
         raise ProtocolViolation(
             TransportErrorCode.PROTOCOL_VIOLATION,
@@ -579,13 +475,8 @@ def parse_frame(buf: memoryview, pos: int, end: int, packet_type: PacketType) ->
             frame_type,
         )
     try:
-        frame, pos = codec.parse(buf, pos + 1, end)
+        frame, pos = codec.parse(buf, start, end)
     except ProtocolViolation as violation:
         violation.frame_type = frame_type
         raise
     return frame_type, frame, pos
-
-
-def _malformed(reason: str, frame_type: int = 0) -> NoReturn:
-    """§12.4: the frame cannot be read -> FRAME_ENCODING_ERROR. `parse_frame` fills in the type."""
-    raise ProtocolViolation(TransportErrorCode.FRAME_ENCODING_ERROR, reason, frame_type)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from quicfs.transport import establish
 from quicfs.transport import frame as codec
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import FrameType
+from quicfs.transport.frame_ack import write_immediate_ack
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.stream import SendState
 from quicfs.transport.streams import BIDI, UNI
 from quicfs.transport.uapi import Event, StreamMaxData
@@ -70,6 +71,34 @@ def _process_ack(conn: Connection, space: PacketNumberSpace, frame: Any, now: fl
 
 def _ack_acked(conn: Connection, space: PacketNumberSpace, largest: int) -> None:
     space.received.forget_below(largest + 1)
+
+
+def _process_ack_frequency(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.ack_frequency.handle(frame, conn.ours, space.received)
+
+
+def _write_ack_frequency(conn: Connection, argument: Any, room: int, now: float) -> bytes:
+    return conn.ack_frequency.write()
+
+
+def _process_immediate_ack(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    # draft-ietf-quic-ack-frequency §5: not announced -> PROTOCOL_VIOLATION
+    if conn.ours.min_ack_delay_us is None:
+        raise ProtocolViolation(
+            TransportErrorCode.PROTOCOL_VIOLATION, "IMMEDIATE_ACK is not spoken", FrameType.IMMEDIATE_ACK
+        )
+    space.received.ask_now()
+
+
+def _write_immediate_ack(conn: Connection, argument: Any, room: int, now: float) -> bytes:
+    return write_immediate_ack()
+
+
+# --- DATAGRAM -----------------------------------------------------------------------------------------
+
+
+def _process_datagram(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
+    conn.datagrams.handle(frame)
 
 
 # --- CRYPTO, NEW_TOKEN ------------------------------------------------------------------------------
@@ -315,4 +344,8 @@ FRAME_OPS: Final[dict[int, FrameOp]] = {
     T.HANDSHAKE_DONE: FrameOp(
         _process_handshake_done, _write_handshake_done, on_lost=_again(T.HANDSHAKE_DONE)
     ),
+    T.IMMEDIATE_ACK: FrameOp(_process_immediate_ack, _write_immediate_ack),
+    T.DATAGRAM: FrameOp(_process_datagram),  # RFC 9221 §5.2: never sent again
+    T.DATAGRAM_LEN: FrameOp(_process_datagram),
+    T.ACK_FREQUENCY: FrameOp(_process_ack_frequency, _write_ack_frequency, on_lost=_again(T.ACK_FREQUENCY)),
 }

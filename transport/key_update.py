@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from quicfs.transport import limits
 from quicfs.transport.crypto import CipherSuite, Keys
 from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import FrameType
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import KEY_PHASE_BIT
 from quicfs.transport.protection import Opened
 from quicfs.transport.state import OPEN

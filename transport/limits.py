@@ -53,6 +53,12 @@ MAX_FRAGMENTS: Final = 4_096  # out-of-order pieces per stream
 SEND_BUFFER_MIN: Final = 1 << 20  # unacknowledged and unsent bytes that a writer may have pending
 SEND_BUFFER_MAX: Final = 32 << 20
 
+# --- datagrams (RFC 9221)
+MAX_DATAGRAMS_OUT: Final = 256  # that wait to be sent; more are refused
+DATAGRAM_MAX_AGE: Final = 1.0  # of one that waits
+MAX_DATAGRAMS_IN: Final = 1_024  # that wait to be received; more are dropped
+MAX_DATAGRAM_BYTES_IN: Final = 4 << 20
+
 # --- notifications
 MAX_EVENTS: Final = 256  # that wait to be received; then the oldest are dropped
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from quicfs.transport import limits
 from quicfs.transport.cong import CongestionControl
-from quicfs.transport.frame import AckFrame
+from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.pacer import Pacer
 from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.rtt import RttEstimator

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from quicfs.transport import delivery, establish, key_update, limits
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import FRAME_CODECS, FrameType, parse_frame, parse_stream
+from quicfs.transport.frame import FRAME_CODECS, parse_frame, parse_stream
 from quicfs.transport.frame_ops import FRAME_OPS
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import (
     STATELESS_RESET_TOKEN_LENGTH,
     LongHeader,

@@ -10,7 +10,8 @@ from typing import NamedTuple, NoReturn
 
 from quicfs.transport import varint
 from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import MAX_STREAMS, FrameType
+from quicfs.transport.frame import MAX_STREAMS
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import MAX_CID_LENGTH, STATELESS_RESET_TOKEN_LENGTH
 
 DEFAULT_MAX_UDP_PAYLOAD_SIZE = 65527
@@ -41,6 +42,7 @@ class ParameterId(IntEnum):
     VERSION_INFORMATION = 0x11  # RFC 9368
     MAX_DATAGRAM_FRAME_SIZE = 0x20  # RFC 9221
     GREASE_QUIC_BIT = 0x2AB2  # RFC 9287
+    MIN_ACK_DELAY = 0xFF04DE1B  # draft-ietf-quic-ack-frequency
 
 
 class PreferredAddress(NamedTuple):
@@ -83,6 +85,8 @@ class TransportParameters:
     version_information: VersionInformation | None = None
     max_datagram_frame_size: int = 0
     grease_quic_bit: bool = False
+    min_ack_delay_us: int | None = None
+    """None: ACK_FREQUENCY is not understood."""
 
     def encode(self, *, is_server: bool, grease: bytes = b"") -> bytes:
         """The extension's content, parameters at their default left out.
@@ -134,6 +138,9 @@ def decode(data: bytes, *, from_server: bool) -> TransportParameters:
         if row.server_only and not from_server:
             _refuse(f"{row.name} from a client")  # §18.2
         setattr(parameters, row.name, row.kind.read(row.name, value))
+    least = parameters.min_ack_delay_us
+    if least is not None and least > parameters.max_ack_delay_ms * 1000:
+        _refuse("min_ack_delay beyond max_ack_delay")  # draft-ietf-quic-ack-frequency §3
     return parameters
 
 
@@ -288,6 +295,7 @@ _ROWS = (
     _Row(ParameterId.VERSION_INFORMATION, _VersionInformationKind()),
     _Row(ParameterId.MAX_DATAGRAM_FRAME_SIZE, _ANY),
     _Row(ParameterId.GREASE_QUIC_BIT, _Flag()),
+    _Row(ParameterId.MIN_ACK_DELAY, _ANY, unit="_us"),
 )
 _ROW_BY_ID: dict[int, _Row] = {row.parameter_id: row for row in _ROWS}
 

@@ -18,14 +18,14 @@ from quicfs.transport.builder import (
     long_packet_overhead,
 )
 from quicfs.transport.frame import (
-    FrameType,
-    write_ack,
     write_connection_close,
     write_crypto_header,
     write_path_response,
     write_stream_header,
 )
+from quicfs.transport.frame_ack import write_ack
 from quicfs.transport.frame_ops import FRAME_OPS
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import PacketType, packet_number_length
 from quicfs.transport.seal import seal_long, seal_short, short_overhead
 from quicfs.transport.sent import SentRun, StreamRange
@@ -177,7 +177,12 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     if space.keys_out is None:
         return None
     if not (
-        conn.streams.ready or conn.control or space.probes or conn.path.responses or _ack_wanted(space, now)
+        conn.streams.ready
+        or conn.control
+        or space.probes
+        or conn.path.responses
+        or conn.datagrams.outgoing
+        or _ack_wanted(space, now)
     ):
         _note_limits(conn, now, full=False)
         return None
@@ -199,6 +204,7 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
             and window >= mtu
             and conn.streams.ready
             and not space.probes
+            and not conn.datagrams.outgoing
             and (payloads or not _ack_wanted(space, now))
         ):
             count = _bulk(
@@ -283,7 +289,7 @@ def _fill_1rtt(conn: Connection, now: float, builder: PacketBuilder, *, windowed
     space = conn.application
     probing = space.probes > 0
     sends = (windowed and conn.recovery.window > 0) or probing
-    has_work = bool(conn.control or conn.streams.ready or conn.path.responses)
+    has_work = bool(conn.control or conn.streams.ready or conn.path.responses or conn.datagrams.outgoing)
     if _ack_wanted(space, now) or (sends and has_work and space.received.ack_at is not None):
         _add_ack(conn, space, builder, now)
     if not sends:
@@ -292,6 +298,8 @@ def _fill_1rtt(conn: Connection, now: float, builder: PacketBuilder, *, windowed
         builder.add(write_path_response(conn.path.responses.pop(0)), None)
     if conn.control:
         _add_control(conn, builder, now)
+    if conn.datagrams.outgoing:
+        conn.datagrams.fill(builder, conn.path.pmtud.current - short_overhead(conn, 4), now)
     if conn.recovery.handshake_confirmed or conn.peer is not None:
         _add_streams(conn, builder)
     if probing:
@@ -375,7 +383,7 @@ def _note_limits(conn: Connection, now: float, *, full: bool) -> None:
     """Why did the train end? Congestion control wants to know, and the pacing timer."""
     recovery = conn.recovery
     mtu = conn.path.pmtud.current
-    wants = bool(conn.streams.ready or conn.control)
+    wants = bool(conn.streams.ready or conn.control or conn.datagrams.outgoing)
     paced = wants and recovery.window > 0 and recovery.paced(now) <= 0
     conn.timers.set(Timer.PACING, recovery.paced_at(now) if paced else None)
     # RFC 9002 §7.8: neither the window nor the pacer held us back, so the window has not been tested

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from quicfs.transport import frame, limits
+from quicfs.transport import frame, frame_ack, limits
 from quicfs.transport.packet import FIXED_BIT
 
 from .hostile import Sealer
@@ -60,7 +60,7 @@ def _open_and_reset(attacker: Sealer, count: int) -> list[bytes]:
 
 def _acks(attacker: Sealer, count: int) -> list[bytes]:
     """ACK frames of as many ranges as a datagram holds, of packets that were sent and long acknowledged."""
-    ack = frame.write_ack([(0, 0)], 0, None, 1000)
+    ack = frame_ack.write_ack([(0, 0)], 0, None, 1000)
     return [attacker.seal(ack * (1150 // len(ack))) for _ in range(count)]
 
 

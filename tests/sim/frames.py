@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from quicfs.transport import frame, limits, varint
+from quicfs.transport import frame, frame_ack, limits, varint
 
 _EDGES = (
     0,
@@ -119,4 +119,4 @@ class FrameMaker:
             ranges.append((low, top))
             top = low - 2 - rng.randrange(5)
         ecn = (self._number(), self._number(), self._number()) if rng.random() < 0.3 else None
-        return frame.write_ack(ranges, self._number(), ecn, 200)
+        return frame_ack.write_ack(ranges, self._number(), ecn, 200)

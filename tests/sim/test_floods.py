@@ -9,7 +9,7 @@ import random
 
 import pytest
 
-from quicfs.transport import frame, limits
+from quicfs.transport import frame_ack, limits
 from quicfs.transport.packet import FIXED_BIT
 from quicfs.transport.state import State
 
@@ -58,7 +58,7 @@ def _thousand_ranges(attacker: Attacker) -> bytes:
     assert len(numbers) > 2000
     chosen = numbers[-2000::2]
     attacker.cid = client.conn.peer_cids.current.cid
-    ack = frame.write_ack([(pn, pn) for pn in reversed(chosen)], 0, None, 60_000)
+    ack = frame_ack.write_ack([(pn, pn) for pn in reversed(chosen)], 0, None, 60_000)
     return attacker.seal(ack)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quicfs.transport import frame, limits
+from quicfs.transport import frame, frame_ack, limits
 from quicfs.transport.errors import TransportErrorCode as Code
 from quicfs.transport.packet import PacketType, write_long_header
 
@@ -25,11 +25,11 @@ def new_cid(sequence: int, retire: int = 0, cid: bytes | None = None) -> bytes:
 
 VIOLATIONS = {
     "ACK of a packet that was never sent": (
-        frame.write_ack([(0, 500_000)], 0, None, 99),
+        frame_ack.write_ack([(0, 500_000)], 0, None, 99),
         Code.PROTOCOL_VIOLATION,
     ),
     "unknown frame": (b"\x3f", Code.FRAME_ENCODING_ERROR),
-    "DATAGRAM without negotiation": (b"\x30data", Code.FRAME_ENCODING_ERROR),
+    "DATAGRAM without negotiation": (b"\x30data", Code.PROTOCOL_VIOLATION),
     "frame type too long": (b"\x40\x01", Code.PROTOCOL_VIOLATION),
     "truncated frame": (b"\x04\x00", Code.FRAME_ENCODING_ERROR),
     "packet without frames": (b"", Code.PROTOCOL_VIOLATION),

@@ -24,6 +24,48 @@ def test_one_decision_per_train() -> None:
     assert received.ack_at is None
 
 
+def test_a_peer_may_ask_for_fewer() -> None:
+    """draft-ietf-quic-ack-frequency §4, §6."""
+    received = ReceivedPackets(0.025)
+    received.obey(10, 0.008, 3)
+    received.add(1.0, 0, 10)
+    received.decide(1.0, 10)
+    assert received.ack_at == 1.008
+    received.add(1.001, 10, 11)
+    received.decide(1.001, 1)
+    assert received.ack_at == 1.001
+    received.on_ack_sent()
+    received.add(2.0, 11, 12)
+    received.ask_now()
+    received.decide(2.0, 1)
+    assert received.ack_at == 2.0
+    received.on_ack_sent()
+    assert received.ack_at is None
+
+
+def test_a_gap_is_told_when_the_reordering_threshold_is_reached() -> None:
+    """The example of draft-ietf-quic-ack-frequency §6.2.1, with a threshold of 3."""
+    received = ReceivedPackets(0.025)
+    received.obey(100, 0.025, 3)
+    told = []
+    for pn in (0, 1, 3, 4, 5, 8, 9, 10):
+        received.add(1.0, pn, pn + 1)
+        received.decide(1.0, 1)
+        if received.ack_at == 1.0:
+            told.append(pn)
+            received.on_ack_sent()
+    assert told == [5, 9]
+
+
+def test_reordering_may_be_ignored() -> None:
+    received = ReceivedPackets(0.025)
+    received.obey(100, 0.025, 0)
+    for pn in (0, 9, 4):
+        received.add(1.0, pn, pn + 1)
+        received.decide(1.0, 1)
+    assert received.ack_at == 1.025
+
+
 def test_gaps_and_congestion_marks_are_told_at_once() -> None:
     received = ReceivedPackets(0.025)
     received.add(1.0, 0, 1)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicfs.transport import frame, varint
+from quicfs.transport import frame, frame_ack, frame_datagram, varint
 from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import FRAME_CODECS, FrameType
+from quicfs.transport.frame import FRAME_CODECS
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import PacketType
 
 MAX = varint.MAX
@@ -29,8 +30,12 @@ def parse(data: bytes, packet_type: PacketType = PacketType.ONE_RTT) -> tuple[in
 SAMPLES: list[tuple[int, bytes, Any]] = [
     (0x00, frame.write_padding(7), (7,)),
     (0x01, frame.write_ping(), ()),
-    (0x02, frame.write_ack([(7, 9), (3, 5), (0, 1)], 77, None, 100), ([(7, 9), (3, 5), (0, 1)], 77, None)),
-    (0x03, frame.write_ack([(5, 900)], 0, (1, 20_000, 3), 100), ([(5, 900)], 0, (1, 20_000, 3))),
+    (
+        0x02,
+        frame_ack.write_ack([(7, 9), (3, 5), (0, 1)], 77, None, 100),
+        ([(7, 9), (3, 5), (0, 1)], 77, None),
+    ),
+    (0x03, frame_ack.write_ack([(5, 900)], 0, (1, 20_000, 3), 100), ([(5, 900)], 0, (1, 20_000, 3))),
     (0x04, frame.write_reset_stream(4, 70_000, MAX), (4, 70_000, MAX)),
     (0x05, frame.write_stop_sending(400, 1), (400, 1)),
     (0x06, frame.write_crypto_header(300, 5) + b"hello", (300, b"hello")),
@@ -58,20 +63,24 @@ SAMPLES: list[tuple[int, bytes, Any]] = [
     (0x1C, frame.write_connection_close(0x10A, 0x06, "why", 100), (0x10A, 0x06, "why")),
     (0x1D, frame.write_connection_close(9000, None, "", 100), (9000, None, "")),
     (0x1E, frame.write_handshake_done(), ()),
+    (0x1F, frame_ack.write_immediate_ack(), None),
+    (0x30, b"\x30data", (b"data", 5)),
+    (0x31, frame_datagram.write_datagram_header(4) + b"data", (b"data", 6)),
+    (0xAF, frame_ack.write_ack_frequency(3, 10, 25_000, 3), (3, 10, 25_000, 3)),
 ]
 
 
 @pytest.mark.parametrize(("frame_type", "data", "fields"), SAMPLES)
 def test_written_and_parsed(frame_type: int, data: bytes, fields: Any) -> None:
-    assert data[0] == frame_type
+    assert varint.decode(data, 0)[0] == frame_type
     assert parse(data) == (frame_type, fields)
 
 
 @pytest.mark.parametrize(("frame_type", "data", "fields"), SAMPLES)
 def test_cut_off_at_every_byte(frame_type: int, data: bytes, fields: Any) -> None:
-    open_ended = 0x08 <= frame_type <= 0x0F and not frame_type & frame.STREAM_LEN
-    header = len(data) - (len(fields[2]) if 0x08 <= frame_type <= 0x0F else 0)
-    for size in range(1, len(data)):
+    open_ended = (0x08 <= frame_type <= 0x0F and not frame_type & frame.STREAM_LEN) or frame_type == 0x30
+    header = len(data) - (len(fields[2]) if 0x08 <= frame_type <= 0x0F else 4)
+    for size in range(varint.size(frame_type), len(data)):
         if frame_type == FrameType.PADDING or (open_ended and size >= header):
             continue
         # the payload ends early; with and without more bytes behind it in the buffer
@@ -94,11 +103,14 @@ def test_table_3_of_rfc9000() -> None:
         (0x02, 0x03, 0x06): "IH1",
         (0x04, 0x05, *range(0x08, 0x1B), 0x1D): "01",
         (0x07, 0x1B, 0x1E): "1",
+        (0x30, 0x31): "01",  # RFC 9221 §4
+        (0x1F, 0xAF): "1",  # draft-ietf-quic-ack-frequency
     }
     for frame_types, packets in table.items():
         for frame_type in frame_types:
             assert FRAME_CODECS[frame_type].packets == {letters[letter] for letter in packets}, frame_type
-    assert sorted(FRAME_CODECS) == sorted(t for types in table for t in types) == list(range(0x1F))
+    assert sorted(FRAME_CODECS) == sorted(t for types in table for t in types)
+    assert set(FRAME_CODECS) == {*range(0x20), 0x30, 0x31, 0xAF}
     quiet = {t for t, codec in FRAME_CODECS.items() if not codec.ack_eliciting}
     assert quiet == {0x00, 0x02, 0x03, 0x1C, 0x1D}
     probing = {t for t, codec in FRAME_CODECS.items() if codec.probing}
@@ -119,8 +131,7 @@ def test_frames_in_the_wrong_packet(frame_type: int, data: bytes, fields: Any) -
 
 REFUSED = {
     "unknown type": b"\x21",
-    "DATAGRAM, which was not negotiated": b"\x31\x01a",
-    "unknown long type": b"\x40\xaf\x01",
+    "unknown long type": b"\x40\xae\x01",
     "type cut off": b"\x40",
     "ACK below zero": b"\x02\x05\x00\x00\x06",
     "ACK second range below zero": b"\x02\x05\x00\x01\x01\x03\x00",
@@ -187,7 +198,7 @@ ecn_counts = st.none() | st.tuples(integers, integers, integers)
 
 @given(ack_ranges(), integers, ecn_counts)
 def test_ack_round_trip(ranges: list[tuple[int, int]], delay: int, ecn: tuple[int, int, int] | None) -> None:
-    data = frame.write_ack(ranges, delay, ecn, 10_000)
+    data = frame_ack.write_ack(ranges, delay, ecn, 10_000)
     assert parse(data)[1] == (ranges, delay, ecn)
 
 
@@ -195,7 +206,7 @@ def test_ack_round_trip(ranges: list[tuple[int, int]], delay: int, ecn: tuple[in
 def test_ack_leaves_out_the_oldest(
     ranges: list[tuple[int, int]], ecn: tuple[int, int, int] | None, room: int
 ) -> None:
-    data = frame.write_ack(ranges, 25, ecn, room)
+    data = frame_ack.write_ack(ranges, 25, ecn, room)
     assert len(data) <= room
     if data:
         kept, _, kept_ecn = parse(data)[1]
@@ -206,17 +217,17 @@ def test_ack_leaves_out_the_oldest(
             missing = varint.size(kept[-1][0] - high - 2) + varint.size(high - low)
             assert len(data) + missing + 1 > room  # a byte may go to the count of ranges
     else:
-        assert len(frame.write_ack(ranges[:1], 25, ecn, 1000)) > room - 7
+        assert len(frame_ack.write_ack(ranges[:1], 25, ecn, 1000)) > room - 7
 
 
 def test_ack_with_ranges_of_all_integer_sizes() -> None:
     ranges = [(1 << 61, 1 << 61), (1 << 40, 1 << 50), (70_000, 90_000), (100, 200), (90, 91), (0, 80)]
-    assert parse(frame.write_ack(ranges, 0, None, 1000))[1].ranges == ranges
+    assert parse(frame_ack.write_ack(ranges, 0, None, 1000))[1].ranges == ranges
 
 
 def test_ack_of_a_whole_packet_of_ranges() -> None:
     ranges = [(n, n) for n in range(60_000, 0, -2)]
-    data = frame.write_ack(ranges, 0, None, 65_000)
+    data = frame_ack.write_ack(ranges, 0, None, 65_000)
     assert parse(data)[1].ranges == ranges
 
 

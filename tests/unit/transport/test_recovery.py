@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quicfs.transport.cong_newreno import NewReno
-from quicfs.transport.frame import AckFrame
+from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.pacer import Pacer
 from quicfs.transport.packet import PacketType
 from quicfs.transport.pnspace import PacketNumberSpace
