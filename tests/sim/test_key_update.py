@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from quicfs.transport import frame, limits
+from quicfs.transport import frame_ack, limits
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.crypto import Keys
 from quicfs.transport.errors import MisuseError
@@ -211,7 +211,7 @@ def test_old_keys_acknowledge_new_ones() -> None:
     peer.pair.network.link(SERVER[0], CLIENT[0]).up = False
     peer.pair.server_host.flush()
     assert peer.server.application.sent.next_pn > pn
-    peer.send(0, 1010, frame.write_ack([(pn, pn)], 0, None, 99))
+    peer.send(0, 1010, frame_ack.write_ack([(pn, pn)], 0, None, 99))
     assert peer.code == Code.KEY_UPDATE_ERROR
 
 
