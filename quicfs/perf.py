@@ -24,6 +24,7 @@ from quicfs.places import existing_certificate
 from quicfs.quic import ConnectionStream, connect_stream, listen_streams
 from quicfs.service import announce, reachable, told_to_stop
 from quicfs.transport.bytestream import ByteStream
+from quicfs.transport.stats import ConnectionStats
 from quicfs.url import Address
 
 __all__ = ["MAX_BYTES", "Result", "run", "serve"]
@@ -39,6 +40,8 @@ class Result:
     bytes: int
     seconds: float
     reverse: bool
+    stats: ConnectionStats
+    """Of this end of the connection, when all had arrived."""
 
     @property
     def gbit_per_s(self) -> float:
@@ -50,6 +53,7 @@ class Result:
             "seconds": round(self.seconds, 6),
             "gbit_per_s": round(self.gbit_per_s, 6),
             "direction": "download" if self.reverse else "upload",
+            "connection": self.stats.as_dict(),
         }
 
 
@@ -79,11 +83,12 @@ async def run(address: Address, count: int, agent: AgentOptions, *, reverse: boo
             begin = time.perf_counter()
             arrived = await _download(stream, count) if reverse else await _upload(stream, count)
             seconds = time.perf_counter() - begin
+            stats = stream.stats()
         finally:
             await stream.aclose()
     if arrived != (count if reverse else 0):
         raise UserError(f"{address} ended after {arrived:,} bytes: is it a quicfs perf server?")
-    return Result(count, seconds, reverse)
+    return Result(count, seconds, reverse, stats)
 
 
 async def _download(stream: ConnectionStream, count: int) -> int:

@@ -22,6 +22,7 @@ from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRe
 from quicfs.transport.qlog_file import QlogDirectory
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.socket import QuicSocket
+from quicfs.transport.stats import ConnectionStats
 from quicfs.transport.uapi import AuthMode, MessageType, SockOpt
 from quicfs.url import Address
 
@@ -59,6 +60,9 @@ class ConnectionStream:
     @property
     def secured(self) -> bool:
         return True
+
+    def stats(self) -> ConnectionStats:
+        return self._conn.stats()
 
     async def aclose(self) -> None:
         """End the stream, wait a little until the peer has all of it, and close the connection."""
@@ -192,6 +196,7 @@ class QuicListener:
             _log.exception("%s: serving the connection failed", peer)
         finally:
             await conn.close()
+            _log.info("%s: %s", peer, conn.stats())
 
 
 async def listen_streams(

@@ -23,6 +23,7 @@ class ReceivedPackets:
         "ect1",
         "largest",
         "largest_at",
+        "packets",
         "ranges",
     )
 
@@ -33,6 +34,7 @@ class ReceivedPackets:
         self.ack_at: float | None = None  # when an ACK has to leave at the latest
         self.acks_sent = 0
         self.ect0 = self.ect1 = self.ce = 0
+        self.packets = 0  # processed
         self._eliciting = 0  # ack-eliciting packets since the last ACK left
         self._immediate = False
         self._max_ack_delay = max_ack_delay
@@ -110,6 +112,7 @@ class ReceivedPackets:
 
     def count_ecn(self, codepoint: int, packets: int) -> None:
         """`codepoint` is the two bits of the IP header: 1 is ECT(1), 2 is ECT(0), 3 is CE (RFC 3168)."""
+        self.packets += packets
         if codepoint == 2:
             self.ect0 += packets
         elif codepoint == 3:

@@ -28,6 +28,8 @@ class CongestionControl(ABC):
         self.cwnd = initial_window(max_datagram_size)
         self.ssthresh = UNLIMITED
         self.in_recovery = False
+        self.events = 0
+        """Congestion events so far: each reduced the window once."""
         self._recovery_start = float("-inf")
 
     @property
@@ -58,6 +60,7 @@ class CongestionControl(ABC):
             return
         self._recovery_start = now
         self.in_recovery = True
+        self.events += 1
         self._reduce(now)
 
     def on_ecn_ce(self, now: float, sent_time: float) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
-from quicfs.transport import delivery, establish, key_update, limits, rx, tx
+from quicfs.transport import delivery, establish, key_update, limits, rx, stats, tx
 from quicfs.transport.ack_frequency import AckFrequency
 from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
@@ -35,6 +35,7 @@ from quicfs.transport.recovery import Recovery
 from quicfs.transport.rtt import RttEstimator
 from quicfs.transport.sent import Record
 from quicfs.transport.state import OPEN, TRANSITIONS, State
+from quicfs.transport.stats import ConnectionStats
 from quicfs.transport.stream import RecvState, Stream
 from quicfs.transport.streams import BIDI, UNI, Streams
 from quicfs.transport.timer import Timer, Timers
@@ -189,6 +190,11 @@ class Connection:
             _ON_TIMER[timer](self, now)
         if self.trace is not None:
             self.trace.update(now)
+
+    @property
+    def stats(self) -> ConnectionStats:
+        """What was done so far, in numbers."""
+        return stats.collect(self)
 
     # --- timers
 
@@ -367,6 +373,7 @@ class Connection:
 
     def on_stream_lost(self, stream: Stream, start: int, stop: int, fin: bool) -> None:
         if stream.send is not None:
+            self.recovery.stats.bytes_retransmitted += stop - start
             stream.send.on_lost(start, stop, fin)
             self.streams.update_ready(stream)
 

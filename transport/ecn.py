@@ -37,6 +37,11 @@ class Ecn:
     def codepoint(self) -> int:
         return ECT_0 if self.state in (EcnState.TESTING, EcnState.CAPABLE) else NOT_ECT
 
+    @property
+    def reported(self) -> tuple[int, int]:
+        """The peer's newest counts of ECT(0) and CE."""
+        return self._ect0, self._ce
+
     def on_sent(self, packets: int) -> None:
         self._marked += packets
         if self.state is EcnState.TESTING and self._marked >= _TESTING_PACKETS:

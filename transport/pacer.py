@@ -41,14 +41,14 @@ class Pacer:
 
     def budget(self, now: float, cwnd: int, smoothed_rtt: float, slow_start: bool) -> int:
         """Bytes that may leave now; 0 while less than a train has accrued."""
-        rate = self._rate(cwnd, smoothed_rtt, slow_start)
+        rate = self.rate(cwnd, smoothed_rtt, slow_start)
         quantum = self._refill(now, rate)
         # A byte's tolerance: rounding must not make a wake-up at `next_send_time` come in vain.
         return int(self._budget) if self._budget >= quantum - 1 else 0
 
     def next_send_time(self, now: float, cwnd: int, smoothed_rtt: float, slow_start: bool) -> float:
         """When `budget` will not be 0; `now` or earlier if it is not 0 now."""
-        rate = self._rate(cwnd, smoothed_rtt, slow_start)
+        rate = self.rate(cwnd, smoothed_rtt, slow_start)
         missing = self._refill(now, rate) - self._budget
         return now + missing / rate if missing > 0 else now
 
@@ -57,7 +57,8 @@ class Pacer:
         self._budget -= sent_bytes
 
     @staticmethod
-    def _rate(cwnd: int, smoothed_rtt: float, slow_start: bool) -> float:
+    def rate(cwnd: int, smoothed_rtt: float, slow_start: bool) -> float:
+        """Bytes a second at which the bucket fills."""
         return (SLOW_START_GAIN if slow_start else GAIN) * cwnd / max(smoothed_rtt, 1e-6)
 
     def _refill(self, now: float, rate: float) -> float:

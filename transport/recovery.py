@@ -38,6 +38,7 @@ class RecoveryStats:
     packets_lost: int = 0
     bytes_sent: int = 0
     bytes_lost: int = 0
+    bytes_retransmitted: int = 0  # of streams
     ptos: int = 0
 
 
@@ -100,6 +101,11 @@ class Recovery:
     def paced(self, now: float) -> int:
         """Bytes that the pacer lets out now."""
         return self.pacer.budget(now, self.cong.cwnd, self.rtt.smoothed, self.cong.in_slow_start)
+
+    @property
+    def pacing_rate(self) -> float:
+        """Bytes a second."""
+        return self.pacer.rate(self.cong.cwnd, self.rtt.smoothed, self.cong.in_slow_start)
 
     def paced_at(self, now: float) -> float:
         """When the pacer lets the next train out."""

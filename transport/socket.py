@@ -28,6 +28,7 @@ from quicfs.transport.path import Address
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.sockopts import CIPHER_SUITES, GETTERS, SETTERS
 from quicfs.transport.state import OPEN, State
+from quicfs.transport.stats import ConnectionStats
 from quicfs.transport.stream import Stream
 from quicfs.transport.uapi import MsgFlags, SockOpt, StreamFlags
 
@@ -110,6 +111,10 @@ class QuicSocket:
         if self._conn is None:
             raise OSError(errno.ENOTCONN, "the socket is not connected")
         return self._conn
+
+    def stats(self) -> ConnectionStats:
+        """What the connection has done so far, in numbers; also after its end."""
+        return self.connection.stats
 
     # --- listening
 

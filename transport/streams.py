@@ -77,6 +77,12 @@ class Streams:
     def __iter__(self) -> Iterator[Stream]:
         return iter(list(self._streams.values()))
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many streams this end has opened so far, and how many the peer."""
+        local, peer = self._local, self._peer
+        return local[BIDI].opened + local[UNI].opened, peer[BIDI].opened + peer[UNI].opened
+
     def get(self, stream_id: int) -> Stream | None:
         return self._streams.get(stream_id)
 

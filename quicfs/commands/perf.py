@@ -18,6 +18,7 @@ from quicfs.options import (
     peer_options,
     server_options,
 )
+from quicfs.transport.stats import ConnectionStats
 from quicfs.url import DEFAULT_PORT, Address
 
 __all__ = ["perf"]
@@ -92,4 +93,25 @@ def client(address: Address, count: int, reverse: bool, as_json: bool, agent: Ag
     table.add_row(
         direction, f"{result.bytes / 1e6:,.1f}", f"{result.seconds:.3f}", f"{result.gbit_per_s:.3f}"
     )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(_connection(result.stats))
+
+
+def _connection(stats: ConnectionStats) -> Table:
+    """What this end saw of the network."""
+    table = Table(caption="this end of the connection")
+    for title in ("RTT ms (min)", "window KiB", "MTU", "packets sent", "lost", "received"):
+        table.add_column(title, justify="right")
+    rtt = "unknown"
+    if stats.rtt_smoothed is not None and stats.rtt_min is not None:
+        rtt = f"{stats.rtt_smoothed * 1000:.3f} ({stats.rtt_min * 1000:.3f})"
+    table.add_row(
+        rtt,
+        f"{stats.congestion_window / 1024:,.0f}",
+        str(stats.mtu),
+        f"{stats.packets_sent:,}",
+        f"{stats.packets_lost:,} ({stats.loss:.2%})",
+        f"{stats.packets_received:,}",
+    )
+    return table

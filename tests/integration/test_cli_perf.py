@@ -19,13 +19,35 @@ def test_both_directions_with_a_certificate_made_for_it(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
             result = json.loads(done.stdout)
             assert result["bytes"] == 5_000_000
+            assert result["connection"]["rtt_smoothed"] > 0
+            assert result["connection"]["mtu"] > 1200
+            sent = result["connection"]["bytes_sent"] > 5_000_000
+            assert sent is not bool(options)
             assert result["gbit_per_s"] == pytest.approx(5e6 * 8 / result["seconds"] / 1e9, rel=0.01)
         table = quicfs("perf", "client", *arguments, "--bytes", "1", env={"COLUMNS": "100"})
         assert table.returncode == 0 and "to the server" in table.stdout
+        assert "RTT ms" in table.stdout and "lost" in table.stdout
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
     ca = Path(arguments[-1])
     assert not ca.exists(), "the certificate made for it is removed"
+
+
+def test_qlog_of_both_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QLOGDIR", str(tmp_path / "qlog"))
+    with running("perf", "server", "--listen", "localhost:0", log=tmp_path / "log") as (_, line):
+        arguments = line.partition("quicfs perf client ")[2].split()
+        done = quicfs("perf", "client", *arguments, "--bytes", "100000")
+        assert done.returncode == 0, done.stderr
+    client, server = sorted(path.name for path in (tmp_path / "qlog").iterdir())
+    assert client.partition("_")[2] == "client.sqlog"
+    assert server == client.replace("client", "server")
+    for name in (client, server):
+        records = (tmp_path / "qlog" / name).read_text().split("\x1e")[1:]
+        names = {json.loads(record).get("name") for record in records}
+        assert {"transport:packet_sent", "connectivity:connection_closed"} <= names
+        alpn = [json.loads(record)["data"] for record in records if "alpn_information" in record]
+        assert [data["chosen_alpn"]["string_value"] for data in alpn] == ["perf"]
 
 
 def test_a_certificate_is_checked(tmp_path: Path) -> None:
