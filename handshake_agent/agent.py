@@ -15,9 +15,10 @@ from pathlib import Path
 
 from quicfs.handshake_agent.bus import Bus, ModelBus
 from quicfs.handshake_agent.config import AgentConfig
-from quicfs.handshake_agent.descriptor import open_descriptor
+from quicfs.handshake_agent.descriptor import QuicDescriptor, open_descriptor
 from quicfs.handshake_agent.failures import AgentError, Failure
 from quicfs.handshake_agent.gnutls import load as load_gnutls
+from quicfs.handshake_agent.resumption import TicketCollector
 from quicfs.handshake_agent.tls_session import Handshaker, failure_of
 from quicfs.transport.uapi import MessageType
 from quicfs.transport.wire.netlink import Request
@@ -25,6 +26,8 @@ from quicfs.transport.wire.netlink import Request
 _log = logging.getLogger("quicfs.handshake_agent")
 
 MAX_BUSES = 256
+MAX_COLLECTING = 256
+"""Handshakes that are done and whose session tickets are still awaited; one more gets none."""
 MAX_WAITING = 65536
 """READYs of one consumer that are remembered while all places are taken."""
 _LISTEN_BACKLOG = 64
@@ -47,6 +50,7 @@ class Agent:
         self._buses: dict[Bus, int] = {}  # with the number of ACCEPTs that were not answered
         self._waiting: dict[Bus, int] = {}  # with the number of READYs that were not followed up
         self._tasks: set[asyncio.Task[None]] = set()
+        self._collecting: set[asyncio.Task[None]] = set()
         self.idle = asyncio.Event()
         """Set while no bus is attached."""
         self.idle.set()
@@ -65,9 +69,10 @@ class Agent:
         for bus in list(self._buses):
             bus.close()
             self.on_bus_closed(bus)
-        for task in self._tasks:
+        tasks = self._tasks | self._collecting
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def on_ready(self, bus: Bus) -> None:
         self._waiting[bus] = min(self._waiting.get(bus, 0) + 1, MAX_WAITING)
@@ -113,11 +118,12 @@ class Agent:
     async def _serve(self, bus: Bus, request: Request, fd: int) -> None:
         status = errno.ECANCELED
         descriptor = None
+        collector: TicketCollector | None = None
         limit = request.timeout_ms / 1000 if request.timeout_ms else self._config.timeout_s
         try:
             descriptor = open_descriptor(fd)
             async with asyncio.timeout(limit):
-                await self._handshaker.run(request, descriptor)
+                collector = await self._handshaker.run(request, descriptor)
             status = 0
         except Exception as error:
             status = failure_of(error)
@@ -125,7 +131,26 @@ class Agent:
         finally:
             bus.done(request, status)
             if descriptor is not None:
-                descriptor.close()
+                self._finish(descriptor, collector)
+
+    def _finish(self, descriptor: QuicDescriptor, collector: TicketCollector | None) -> None:
+        """Tickets come after the handshake is done; waiting for them takes nobody's place."""
+        if collector is None or len(self._collecting) >= MAX_COLLECTING:
+            if collector is not None:
+                collector.close()
+            descriptor.close()
+            return
+        task = asyncio.create_task(collector.run())
+        self._collecting.add(task)
+
+        def collected(task: asyncio.Task[None]) -> None:
+            self._collecting.discard(task)
+            collector.close()
+            descriptor.close()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.error("taking a session ticket failed", exc_info=error)
+
+        task.add_done_callback(collected)
 
     def _log_failure(self, request: Request, error: Exception) -> None:
         if request.message_type == MessageType.SERVERHELLO:

@@ -4,6 +4,7 @@
     socket = "/run/quicfs/agent.sock"
     timeout = 10                  # seconds for one handshake
     max_handshakes = 64           # at one time
+    ticket_key = "tickets.key"    # keep the key of session tickets there, for restarts and for several agents
 
     [authenticate.client]         # when this machine connects
     x509.truststore = "ca.pem"    # who may have signed a server's certificate; default: the system's CAs
@@ -73,6 +74,7 @@ class AgentConfig:
     socket: Path = DEFAULT_SOCKET
     timeout_s: float = DEFAULT_TIMEOUT_S
     max_handshakes: int = DEFAULT_MAX_HANDSHAKES
+    ticket_key: Path | None = None
     client: X509 = field(default_factory=X509)
     server: X509 = field(default_factory=X509)
     client_certificates: CertificateRequest = CertificateRequest.NO
@@ -121,6 +123,7 @@ def _read(reader: _Reader) -> AgentConfig:
         socket=reader.path("agent.socket") or DEFAULT_SOCKET,
         timeout_s=reader.get("agent.timeout", DEFAULT_TIMEOUT_S, _number(float, 0.001, MAX_TIMEOUT_S)),
         max_handshakes=most,
+        ticket_key=reader.path("agent.ticket_key"),
         client=x509["client"],
         server=x509["server"],
         client_certificates=requested,

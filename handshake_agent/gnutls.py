@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes as C
 import functools
+import hashlib
 import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +30,14 @@ MIN_VERSION: Final = b"3.7.2"
 
 # gnutls.h, flags of gnutls_init
 _SERVER, _CLIENT, _NONBLOCK, _NO_TICKETS = 1, 1 << 1, 1 << 3, 1 << 10
-_NO_AUTO_SEND_TICKET, _NO_END_OF_EARLY_DATA = 1 << 21, 1 << 22
-_COMMON_FLAGS: Final = _NONBLOCK | _NO_TICKETS | _NO_AUTO_SEND_TICKET | _NO_END_OF_EARLY_DATA
+_ENABLE_EARLY_DATA, _NO_AUTO_SEND_TICKET, _NO_END_OF_EARLY_DATA = 1 << 20, 1 << 21, 1 << 22
+_COMMON_FLAGS: Final = _NONBLOCK | _NO_AUTO_SEND_TICKET | _NO_END_OF_EARLY_DATA
+# gnutls_session_get_flags
+_TICKET_RECEIVED, _EARLY_DATA_ACCEPTED = 1 << 7, 1 << 10
+
+TICKET_KEY_LENGTH: Final = 64
+QUIC_EARLY_DATA: Final = 0xFFFFFFFF
+"""max_early_data_size of a ticket that allows 0-RTT; no other value is allowed (RFC 9001 §4.6.1)."""
 
 # Extension 0x39 under TLS, in ClientHello and EncryptedExtensions (RFC 9001 §8.2)
 _TRANSPORT_PARAMETERS: Final = 0x39
@@ -47,6 +54,10 @@ _DT_DNS_HOSTNAME, _DT_KEY_PURPOSE_OID, _DT_IP_ADDRESS = 1, 2, 4
 E_AGAIN: Final = -28
 E_INTERRUPTED: Final = -52
 E_INTERNAL_ERROR: Final = -59
+E_DB_ENTRY_EXISTS: Final = -428
+
+MAX_SESSION: Final = 8192
+"""Bytes of a session's data; they hold the server's certificates."""
 
 PURPOSE_SERVER: Final = b"1.3.6.1.5.5.7.3.1"  # RFC 5280 §4.2.1.12
 PURPOSE_CLIENT: Final = b"1.3.6.1.5.5.7.3.2"
@@ -93,6 +104,7 @@ _AlertFunc = C.CFUNCTYPE(_I, _P, _I, _I, _I)
 _VerifyFunc = C.CFUNCTYPE(_I, _P)
 _ExtRecvFunc = C.CFUNCTYPE(_I, _P, _P, _S)
 _ExtSendFunc = C.CFUNCTYPE(_I, _P, _P)
+_DbAddFunc = C.CFUNCTYPE(_I, _P, C.c_long, C.POINTER(_Datum), C.POINTER(_Datum))
 
 _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "gnutls_check_version": (_B, (_B,)),
@@ -126,6 +138,19 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "gnutls_handshake_write": (_I, (_P, _I, _B, _S)),
     "gnutls_handshake": (_I, (_P,)),
     "gnutls_cipher_get": (_I, (_P,)),
+    "gnutls_early_cipher_get": (_I, (_P,)),
+    "gnutls_session_get_flags": (_U, (_P,)),
+    "gnutls_session_is_resumed": (_I, (_P,)),
+    "gnutls_session_get_data": (_I, (_P, _B, _P)),
+    "gnutls_session_set_data": (_I, (_P, _B, _S)),
+    "gnutls_session_ticket_enable_server": (_I, (_P, _P)),
+    "gnutls_session_ticket_send": (_I, (_P, _U, _U)),
+    "gnutls_record_set_max_early_data_size": (_I, (_P, _S)),
+    "gnutls_record_get_max_early_data_size": (_S, (_P,)),
+    "gnutls_anti_replay_init": (_I, (_P,)),
+    "gnutls_anti_replay_set_window": (None, (_P, _U)),
+    "gnutls_anti_replay_set_add_function": (None, (_P, _DbAddFunc)),
+    "gnutls_anti_replay_enable": (None, (_P, _P)),
 }
 
 
@@ -205,8 +230,10 @@ class Credentials:
         self.pointer = C.c_void_p()
         _check(self._library.gnutls_certificate_allocate_credentials(C.byref(self.pointer)))
         self.has_certificate = certificate is not None and private_key is not None
+        digest = hashlib.sha256()
         if certificate is not None and private_key is not None:
             cert, key = certificate.read_bytes(), private_key.read_bytes()
+            digest.update(b"certificate" + len(cert).to_bytes(4, "big") + cert)
             _check(
                 self._library.gnutls_certificate_set_x509_key_mem(
                     self.pointer, C.byref(_datum(cert)), C.byref(_datum(key)), _X509_FMT_PEM
@@ -214,16 +241,66 @@ class Credentials:
             )
         if truststore is not None:
             trust = truststore.read_bytes()
+            digest.update(b"truststore" + trust)
             count = self._library.gnutls_certificate_set_x509_trust_mem(
                 self.pointer, C.byref(_datum(trust)), _X509_FMT_PEM
             )
             _check(count or E_NO_CERTIFICATE_FOUND)
         elif system_trust:
             _check(self._library.gnutls_certificate_set_x509_system_trust(self.pointer))
+            digest.update(b"system")
+        self.fingerprint = digest.digest()
+        """Of the certificate and of what is trusted: the same as long as both are."""
 
     def __del__(self) -> None:
         if getattr(self, "pointer", None):
             self._library.gnutls_certificate_free_credentials(self.pointer)
+
+
+class AntiReplay:
+    """GnuTLS's protection against replayed 0-RTT (RFC 8446 §8.2), for the life of the process.
+
+    `is_new(key)` remembers a ClientHello for at least `window_s` seconds; False if it is known already, or if
+    there is no room to remember it: the early data are refused then, the handshake goes on.
+    """
+
+    def __init__(self, is_new: Callable[[bytes], bool], window_s: int) -> None:
+        library = load()
+        self.pointer = C.c_void_p()
+        _check(library.gnutls_anti_replay_init(C.byref(self.pointer)))
+
+        def add(_: Any, expires: int, key: Any, entry: Any) -> int:
+            try:
+                known = not is_new(C.string_at(key[0].data, key[0].size))
+            except BaseException:
+                return E_INTERNAL_ERROR
+            return E_DB_ENTRY_EXISTS if known else 0
+
+        self._add = _DbAddFunc(add)  # must outlive the library's use of it
+        library.gnutls_anti_replay_set_window(self.pointer, window_s * 1000)
+        library.gnutls_anti_replay_set_add_function(self.pointer, self._add)
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What a session does about tickets.
+
+    Client: `session` is the data of an earlier session that is to be resumed, `receive` takes a new ticket,
+    `anti_replay` is not used. Server: tickets are issued under `ticket_key` (TICKET_KEY_LENGTH bytes), which GnuTLS
+    rotates; `anti_replay` is needed for early data. Either: `early_data` offers or accepts 0-RTT.
+    """
+
+    session: bytes = field(default=b"", repr=False)
+    receive: bool = False
+    ticket_key: bytes = field(default=b"", repr=False)
+    anti_replay: AntiReplay | None = None
+    early_data: bool = False
+
+    @property
+    def flags(self) -> int:
+        """For gnutls_init."""
+        used = self.session or self.receive or self.ticket_key
+        return (0 if used else _NO_TICKETS) | (_ENABLE_EARLY_DATA if self.early_data else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +328,12 @@ class CryptoData:
     data: bytes = field(repr=False)
 
 
-Output = PeerParams | Secret | CryptoData
+@dataclass(frozen=True, slots=True)
+class EarlyDataRefused:
+    """Client: the server does not take the early data that were offered."""
+
+
+Output = PeerParams | Secret | CryptoData | EarlyDataRefused
 
 _sessions: Final[dict[int, Session]] = {}
 
@@ -279,6 +361,7 @@ class Session:
     `peername`: client only, the DNS name or IP address that the server's certificate must hold.
     `verify`: check the peer's certificate (chain, dates, purpose, and name if there is one).
     `certificate_request`: server only, uapi.CertificateRequest.
+    `resumption`: tickets and 0-RTT; none by default.
     """
 
     def __init__(
@@ -292,6 +375,7 @@ class Session:
         peername: str = "",
         verify: bool = True,
         certificate_request: int = 0,
+        resumption: Resumption = Resumption(),
     ) -> None:
         self.server = server
         self.outputs: list[Output] = []
@@ -303,10 +387,11 @@ class Session:
         self._params = transport_params
         self._verify_status = 0
         self._credentials = credentials  # must outlive the session
+        self._early_offered = False
         self._pointer = C.c_void_p()
         _check(
             self._library.gnutls_init(
-                C.byref(self._pointer), (_SERVER if server else _CLIENT) | _COMMON_FLAGS
+                C.byref(self._pointer), (_SERVER if server else _CLIENT) | _COMMON_FLAGS | resumption.flags
             )
         )
         assert self._pointer.value is not None
@@ -314,6 +399,7 @@ class Session:
         _sessions[self._address] = self
         try:
             self._configure(alpn, cipher, peername, verify, certificate_request)
+            self._prepare(resumption)
         except BaseException:
             self.close()
             raise
@@ -353,6 +439,18 @@ class Session:
         if verify:
             self._expect(peername)
 
+    def _prepare(self, resumption: Resumption) -> None:
+        library, pointer = self._library, self._pointer
+        if resumption.ticket_key:
+            key = C.byref(_datum(resumption.ticket_key))  # copied
+            _check(library.gnutls_session_ticket_enable_server(pointer, key))
+        if resumption.anti_replay is not None and resumption.early_data:
+            _check(library.gnutls_record_set_max_early_data_size(pointer, QUIC_EARLY_DATA))
+            library.gnutls_anti_replay_enable(pointer, resumption.anti_replay.pointer)
+        if resumption.session:
+            # Data that GnuTLS does not like lead to a full handshake.
+            library.gnutls_session_set_data(pointer, resumption.session, len(resumption.session))
+
     def _expect(self, peername: str) -> None:
         expected = [(_DT_KEY_PURPOSE_OID, PURPOSE_CLIENT if self.server else PURPOSE_SERVER)]
         if not self.server:
@@ -378,7 +476,12 @@ class Session:
 
     def advance(self) -> bool:
         """Run the handshake as far as the bytes allow; True when it is complete. Raises GnutlsError."""
+        had_params = self.got_params
         code = self._library.gnutls_handshake(self._pointer)
+        if self._early_offered and self.got_params and not had_params and not self.early_data_accepted:
+            # EncryptedExtensions did not take it; whoever hears of the parameters must know that first
+            at = next(i for i, output in enumerate(self.outputs) if isinstance(output, PeerParams))
+            self.outputs.insert(at, EarlyDataRefused())
         if self.callback_error is not None:
             raise self.callback_error
         if code in (E_AGAIN, E_INTERRUPTED):
@@ -394,6 +497,35 @@ class Session:
             return None
         return C.string_at(protocol.data, protocol.size)
 
+    @property
+    def resumed(self) -> bool:
+        return bool(self._library.gnutls_session_is_resumed(self._pointer))
+
+    @property
+    def early_data_accepted(self) -> bool:
+        return bool(self._library.gnutls_session_get_flags(self._pointer) & _EARLY_DATA_ACCEPTED)
+
+    def issue_ticket(self) -> None:
+        """Server, handshake complete: a ticket for the client, in `outputs`."""
+        _check(self._library.gnutls_session_ticket_send(self._pointer, 1, 0))
+        if self.callback_error is not None:
+            raise self.callback_error
+
+    def take_ticket(self) -> bytes:
+        """Client: after `feed` of a NewSessionTicket, the data with which the session can be resumed; empty if there
+        was none in it."""
+        if not self._library.gnutls_session_get_flags(self._pointer) & _TICKET_RECEIVED:
+            return b""
+        size = C.c_size_t(MAX_SESSION)
+        buffer = C.create_string_buffer(MAX_SESSION)
+        _check(self._library.gnutls_session_get_data(self._pointer, buffer, C.byref(size)))
+        return buffer.raw[: size.value]
+
+    @property
+    def max_early_data(self) -> int:
+        """Client: what the ticket says about 0-RTT; 0 if it is not allowed."""
+        return int(self._library.gnutls_record_get_max_early_data_size(self._pointer))
+
     def close(self) -> None:
         """Free the session. Twice is allowed; nothing else may be called afterwards."""
         if _sessions.pop(self._address, None) is not None:
@@ -401,10 +533,15 @@ class Session:
 
     def secret(self, level: int, read: int | None, write: int | None, size: int) -> None:
         ours = _TO_CRYPTO_LEVEL[Level(level)]
-        cipher = _CIPHERS[self._library.gnutls_cipher_get(self._pointer)]
+        if ours is CryptoLevel.EARLY:
+            cipher = _CIPHERS[self._library.gnutls_early_cipher_get(self._pointer)]
+            self._early_offered = True
+        else:
+            cipher = _CIPHERS[self._library.gnutls_cipher_get(self._pointer)]
         if read:
             self.outputs.append(Secret(ours, False, cipher, C.string_at(read, size)))
-            self.read_level = ours
+            if ours is not CryptoLevel.EARLY:  # no TLS messages travel there (RFC 9001 §4.1.4)
+                self.read_level = ours
         if write:
             self.outputs.append(Secret(ours, True, cipher, C.string_at(write, size)))
 

@@ -14,7 +14,18 @@ from quicfs.handshake_agent.config import AgentConfig, ConfigError
 from quicfs.handshake_agent.credentials import CredentialStore
 from quicfs.handshake_agent.descriptor import QuicDescriptor
 from quicfs.handshake_agent.failures import Failure
-from quicfs.handshake_agent.gnutls import Credentials, CryptoData, GnutlsError, PeerParams, Secret, Session
+from quicfs.handshake_agent.gnutls import (
+    Credentials,
+    CryptoData,
+    EarlyDataRefused,
+    GnutlsError,
+    PeerParams,
+    Resumption,
+    Secret,
+    Session,
+)
+from quicfs.handshake_agent.resumption import Resumer, TicketCollector, Wish, identity_of
+from quicfs.handshake_agent.tickets import TicketKeys
 from quicfs.transport.uapi import (
     AuthMode,
     CertificateRequest,
@@ -40,6 +51,7 @@ class _Asked:
     transport_params: bytes
     cipher: TlsCipher | None
     certificate_request: int
+    wish: Wish
 
 
 class Handshaker:
@@ -47,6 +59,7 @@ class Handshaker:
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
+        self._resumer = Resumer(TicketKeys(config.ticket_key))
         self._server = CredentialStore(config.server, system_trust=False)
         self._client = CredentialStore(config.client, system_trust=True)
         self._anonymous = CredentialStore(config.client, system_trust=True, with_certificate=False)
@@ -57,14 +70,15 @@ class Handshaker:
             if files.certificate is not None or files.truststore is not None:
                 store.get()
 
-    async def run(self, request: Request, descriptor: QuicDescriptor) -> None:
-        """Returns when the handshake is complete and everything is installed in the descriptor.
+    async def run(self, request: Request, descriptor: QuicDescriptor) -> TicketCollector | None:
+        """Returns when the handshake is complete and everything is installed in the descriptor. If session tickets are
+        wanted, what is returned must be run next, or closed.
 
         Raises Failure after the descriptor was told the reason (CONNECTION_CLOSE), or OSError of the
         descriptor itself. Whoever calls sets the time limit.
         """
         try:
-            await self._run(request, descriptor)
+            return await self._run(request, descriptor)
         except Failure as failure:
             # When the consumer has gone meanwhile, the failure is still what happened.
             with contextlib.suppress(OSError):
@@ -72,7 +86,7 @@ class Handshaker:
                 await descriptor.flush()
             raise
 
-    async def _run(self, request: Request, descriptor: QuicDescriptor) -> None:
+    async def _run(self, request: Request, descriptor: QuicDescriptor) -> TicketCollector | None:
         server = request.message_type == MessageType.SERVERHELLO
         credentials = self._credentials(request, server)
         asked = await _ask(descriptor)
@@ -82,19 +96,32 @@ class Handshaker:
             if wanted and self._config.server.truststore is None:
                 raise failures.no_truststore()
         peer = "the client" if server else request.peername
+        identity = identity_of(request, credentials)
+        alpn = asked.alpn
+        if server:
+            resumption = self._resumer.server(
+                asked.wish, credentials, alpn, asked.transport_params, asks_certificate=bool(wanted)
+            )
+        else:
+            resumption, alpn = self._resumer.client(asked.wish, identity, alpn)
         session: Session | None = None
         try:
             session = Session(
                 server=server,
                 credentials=credentials,
                 transport_params=asked.transport_params,
-                alpn=asked.alpn,
+                alpn=alpn,
                 cipher=asked.cipher,
                 peername=request.peername,
                 verify=not server or wanted != CertificateRequest.NO,
                 certificate_request=wanted,
+                resumption=resumption,
             )
-            await _drive(session, descriptor)
+            parameters = await _drive(session, descriptor, resumption)
+            if not server and resumption.receive:
+                kept, session = session, None
+                return TicketCollector(kept, descriptor, identity, parameters, asked.wish.wait_s)
+            return None
         except GnutlsError as error:
             raise failures.from_gnutls(error, peer, session.sent_alert if session else None) from None
         finally:
@@ -123,10 +150,11 @@ class Handshaker:
 
 
 async def _ask(descriptor: QuicDescriptor) -> _Asked:
-    alpn, params, raw = await asyncio.gather(
+    alpn, params, raw, ticket = await asyncio.gather(
         descriptor.getsockopt(SockOpt.ALPN),
         descriptor.getsockopt(SockOpt.TRANSPORT_PARAM_EXT),
         descriptor.getsockopt(SockOpt.CONFIG),
+        descriptor.getsockopt(SockOpt.SESSION_TICKET),
     )
     protocols = [name for part in alpn.rstrip(b"\0").split(b",") if (name := part.strip())]
     if not protocols or max(map(len, protocols)) > _MAX_ALPN:
@@ -137,15 +165,20 @@ async def _ask(descriptor: QuicDescriptor) -> _Asked:
         request = CertificateRequest(config.certificate_request)
     except ValueError:
         raise failures.invalid_request("the socket's CONFIG makes no sense") from None
-    return _Asked(protocols, params, cipher, request)
+    wish = Wish(ticket, bool(config.early_data), config.receive_session_ticket)
+    return _Asked(protocols, params, cipher, request, wish)
 
 
-async def _drive(session: Session, descriptor: QuicDescriptor) -> None:
+async def _drive(session: Session, descriptor: QuicDescriptor, resumption: Resumption) -> bytes:
+    """Returns the peer's transport parameters."""
     told_alpn = False
+    parameters = b""
     complete = session.advance()
     while True:
         _check_hello(session, complete)
-        _install(session, descriptor)
+        if complete and resumption.ticket_key:
+            session.issue_ticket()
+        parameters = _install(session, descriptor) or parameters
         if not told_alpn and session.selected_alpn is not None:
             descriptor.setsockopt(SockOpt.ALPN, session.selected_alpn)
             told_alpn = True
@@ -157,6 +190,7 @@ async def _drive(session: Session, descriptor: QuicDescriptor) -> None:
         session.feed(level, data)
         complete = session.advance()
     await descriptor.flush()
+    return parameters
 
 
 def _check_hello(session: Session, complete: bool) -> None:
@@ -169,8 +203,10 @@ def _check_hello(session: Session, complete: bool) -> None:
             raise failures.missing_parameters()
 
 
-def _install(session: Session, descriptor: QuicDescriptor) -> None:
-    """Hand over what TLS has produced, in its order: secrets before the data that they protect."""
+def _install(session: Session, descriptor: QuicDescriptor) -> bytes:
+    """Hand over what TLS has produced, in its order: secrets before the data that they protect. Returns the peer's
+    transport parameters if they were among it."""
+    parameters = b""
     for output in session.outputs:
         match output:
             case CryptoData(level, data):
@@ -179,8 +215,13 @@ def _install(session: Session, descriptor: QuicDescriptor) -> None:
                 value = CryptoSecret(int(send), level, cipher, secret)
                 descriptor.setsockopt(SockOpt.CRYPTO_SECRET, value.pack())
             case PeerParams(data):
+                parameters = data
                 descriptor.setsockopt(SockOpt.TRANSPORT_PARAM_EXT, data)
+            case EarlyDataRefused():
+                value = CryptoSecret(1, CryptoLevel.EARLY, 0, b"")
+                descriptor.setsockopt(SockOpt.CRYPTO_SECRET, value.pack())
     session.outputs.clear()
+    return parameters
 
 
 def failure_of(error: Exception) -> int:

@@ -263,9 +263,7 @@ class Connection:
         raise MisuseError(f"no packet number space for crypto level {level}")
 
     def send_crypto(self, level: int, data: bytes) -> None:
-        space = self.space_of(level)
-        if not space.discarded:
-            space.crypto_out.write(data)
+        establish.send_crypto(self, level, data)
 
     def deliver_crypto(self, level: int, data: bytes) -> None:
         """CRYPTO bytes in order, for whoever does the handshake."""

@@ -90,8 +90,10 @@ class Driver:
     def unlisten(self, listener: Listener) -> None:
         self.endpoint.unlisten(listener)
 
-    def connect(self, remote: Address, config: ConnectionConfig, owner: Callable[[], None]) -> Connection:
-        conn = self.endpoint.connect(self.loop.time(), remote, config)
+    def connect(
+        self, remote: Address, config: ConnectionConfig, owner: Callable[[], None], *, token: bytes = b""
+    ) -> Connection:
+        conn = self.endpoint.connect(self.loop.time(), remote, config, token=token)
         self.own(conn, owner)
         return conn
 

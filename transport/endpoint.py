@@ -21,11 +21,12 @@ from quicfs.transport.conn import Connection
 from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import write_connection_close
+from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import LongHeader, PacketType
 from quicfs.transport.path import Address
 from quicfs.transport.protection import TAG_LENGTH
 from quicfs.transport.state import OPEN, State
-from quicfs.transport.token import NONCE_LENGTH, TokenKind, TokenSealer, token_kind
+from quicfs.transport.token import NONCE_LENGTH, TokenKind, TokenSealer, UsedTokens, token_kind
 from quicfs.transport.uapi import CryptoLevel
 
 _NO_APPLICATION_PROTOCOL: Final = TransportErrorCode.CRYPTO_ERROR + 120  # RFC 7301 §3.2
@@ -67,6 +68,7 @@ class Endpoint:
         self._mtu_of = mtu_of
         self._reset_key = entropy(32)
         self._tokens = TokenSealer(entropy(16))
+        self._used_tokens = UsedTokens(limits.MAX_USED_TOKENS, limits.NEW_TOKEN_LIFETIME)
         self._by_cid: dict[bytes, Connection] = {}
         self._cids: dict[Connection, set[bytes]] = {}
         self._by_remote: dict[Address, list[Connection]] = {}
@@ -182,8 +184,15 @@ class Endpoint:
         conn.local_cids.retired.clear()
         if conn in self._unrouted:
             self._route_by_alpn(now, conn)
-        if conn.state is not State.HANDSHAKE:
+        if conn.state is not State.HANDSHAKE and conn in self._half_open:
             self._half_open.discard(conn)
+            if conn.state is State.CONNECTED:
+                self._issue_token(now, conn)
+
+    def _issue_token(self, now: float, conn: Connection) -> None:
+        """For the client's next connection (RFC 9000 §8.1.3)."""
+        token = self._tokens.seal_new_token(conn.path.remote[0], now, self._entropy(NONCE_LENGTH))
+        conn.queue_control(FrameType.NEW_TOKEN, token)
 
     def _find_reset(self, now: float, datagram: memoryview, remote: Address) -> Connection | None:
         """A stateless reset carries an ID that nobody knows: only its token tells whom it is for (RFC 9000 §10.3.1)."""
@@ -265,6 +274,7 @@ class Endpoint:
         self, now: float, header: LongHeader, remote: Address, local: Address
     ) -> Connection | None:
         original_dcid: bytes | None = None
+        validated = False
         if header.token:
             original_dcid = self._tokens.open_retry(
                 header.token, remote[0], remote[1], header.dcid, now, limits.RETRY_TOKEN_LIFETIME
@@ -273,7 +283,8 @@ class Endpoint:
             if original_dcid is None and token_kind(header.token) is TokenKind.RETRY:
                 self._refuse(header, TransportErrorCode.INVALID_TOKEN, remote, local)
                 return None
-        if original_dcid is None:
+            validated = original_dcid is not None or self._proves_address(now, header.token, remote)
+        if not validated:
             if len(self._half_open) >= limits.RETRY_ABOVE or any(
                 listener.validate_address for listener in self._listeners
             ):
@@ -291,7 +302,7 @@ class Endpoint:
             peer_cid=header.scid,
             original_dcid=original_dcid or header.dcid,
             retry_scid=header.dcid if original_dcid is not None else None,
-            address_validated=original_dcid is not None,
+            address_validated=validated,
         )
         # Until the client learns our ID its packets come to the one that it made up.
         self._by_cid[header.dcid] = conn
@@ -300,6 +311,12 @@ class Endpoint:
         self._half_open.add(conn)
         self._unrouted.add(conn)
         return conn
+
+    def _proves_address(self, now: float, token: bytes, remote: Address) -> bool:
+        """A token of an earlier connection; one that is not good is as good as none (RFC 9000 §8.1.3)."""
+        return self._tokens.open_new_token(
+            token, remote[0], now, limits.NEW_TOKEN_LIFETIME
+        ) and self._used_tokens.use(token, now)
 
     def _route_by_alpn(self, now: float, conn: Connection) -> None:
         if conn.state not in OPEN:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from quicfs.transport import transport_param
+from quicfs.transport import limits, transport_param
 from quicfs.transport.ack_frequency import own_min_ack_delay_us
 from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
@@ -72,6 +72,20 @@ def set_peer_parameters(conn: Connection, data: bytes) -> None:
     if peer.max_idle_timeout_ms:
         theirs = peer.max_idle_timeout_ms / 1000
         conn.idle_timeout = min(conn.idle_timeout, theirs) if conn.idle_timeout else theirs
+
+
+def send_crypto(conn: Connection, level: int, data: bytes) -> None:
+    """TLS messages at a level. Those after the handshake are rare and short: they leave as control frames, piece by
+    piece, so that packets full of stream data need not look for them."""
+    space = conn.space_of(level)
+    if space.discarded:
+        return
+    start = space.crypto_out.end
+    space.crypto_out.write(data)
+    if space is conn.application:
+        stop = space.crypto_out.end
+        for at in range(start, stop, limits.CRYPTO_PIECE):
+            conn.queue_control(FrameType.CRYPTO, (at, min(at + limits.CRYPTO_PIECE, stop)))
 
 
 def handshake_complete(conn: Connection, now: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sys import byteorder
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from quicfs.transport import establish
+from quicfs.transport import establish, limits
 from quicfs.transport import frame as codec
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame_ack import write_immediate_ack
@@ -115,7 +115,20 @@ def _crypto_acked(conn: Connection, space: PacketNumberSpace, argument: Any) -> 
 
 
 def _crypto_lost(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:
-    space.crypto_out.on_lost(*argument)
+    if space is conn.application:
+        conn.queue_control(FrameType.CRYPTO, argument)
+    else:
+        space.crypto_out.on_lost(*argument)
+
+
+def _write_crypto(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:
+    """After the handshake: `argument` is a piece (see `establish.send_crypto`)."""
+    start, stop = argument
+    queue = conn.application.crypto_out
+    if stop <= queue.acked:
+        return None
+    queue.mark_sent(start, stop)
+    return codec.write_crypto_header(start, stop - start) + bytes(queue.view(start, stop - start))
 
 
 def _process_new_token(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
@@ -124,7 +137,13 @@ def _process_new_token(conn: Connection, space: PacketNumberSpace, frame: Any, n
         raise ProtocolViolation(
             TransportErrorCode.PROTOCOL_VIOLATION, "NEW_TOKEN from a client", FrameType.NEW_TOKEN
         )
-    conn.new_token = bytes(frame.token)
+    if len(frame.token) <= limits.MAX_TOKEN:
+        conn.new_token = bytes(frame.token)
+        conn.emit(Event.NEW_TOKEN, conn.new_token)
+
+
+def _write_new_token(conn: Connection, argument: Any, room: int, now: float) -> bytes:
+    return codec.write_new_token(argument)
 
 
 # --- streams ------------------------------------------------------------------------------------------
@@ -309,8 +328,8 @@ FRAME_OPS: Final[dict[int, FrameOp]] = {
         _process_reset_stream, _write_reset_stream, _reset_stream_acked, _again(T.RESET_STREAM)
     ),
     T.STOP_SENDING: FrameOp(_process_stop_sending, _write_stop_sending, on_lost=_again(T.STOP_SENDING)),
-    T.CRYPTO: FrameOp(_process_crypto, on_ack=_crypto_acked, on_lost=_crypto_lost),
-    T.NEW_TOKEN: FrameOp(_process_new_token),
+    T.CRYPTO: FrameOp(_process_crypto, _write_crypto, _crypto_acked, _crypto_lost),
+    T.NEW_TOKEN: FrameOp(_process_new_token, _write_new_token, on_lost=_again(T.NEW_TOKEN)),
     **dict.fromkeys(range(0x08, 0x10), FrameOp(_process_stream, on_ack=_stream_acked, on_lost=_stream_lost)),
     T.MAX_DATA: FrameOp(_process_max_data, _write_max_data, on_lost=_again(T.MAX_DATA)),
     T.MAX_STREAM_DATA: FrameOp(

@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from quicfs.transport.handshake_errors import HandshakeError, handshake_error
-from quicfs.transport.uapi import AuthMode, ConnectionClose, CryptoLevel, HandlerClass, MessageType, SockOpt
+from quicfs.transport.uapi import (
+    AuthMode,
+    Config,
+    ConnectionClose,
+    CryptoLevel,
+    HandlerClass,
+    MessageType,
+    SockOpt,
+)
 from quicfs.transport.wire import descriptor as calls
 from quicfs.transport.wire import netlink
 from quicfs.transport.wire.channel import Channel
@@ -52,11 +60,14 @@ class HandshakePort(Protocol):
 
     def getsockopt(self, optname: int) -> bytes:
         """ALPN: what is asked for, comma separated. TRANSPORT_PARAM_EXT: our encoded parameters. CONFIG:
-        uapi.Config. Raises OSError."""
+        uapi.Config. SESSION_TICKET: a client's ticket to resume with (wire.ticket), a server's 64 secret bytes to
+        derive ticket keys from; empty for none. Raises OSError."""
 
     def setsockopt(self, optname: int, value: bytes) -> None:
         """TRANSPORT_PARAM_EXT: the peer's encoded parameters. ALPN: the chosen protocol. CRYPTO_SECRET:
-        uapi.CryptoSecret. CONNECTION_CLOSE: why it failed. Raises OSError, which fails the handshake."""
+        uapi.CryptoSecret; level EARLY with cipher type 0 says that the server refused the early data, and comes
+        before its parameters. SESSION_TICKET: a new ticket, also after `handshake_done`. CONNECTION_CLOSE: why
+        it failed. Raises OSError, which fails the handshake."""
 
     def send_crypto(self, level: int, data: bytes) -> None:
         """Send CRYPTO bytes after those sent at this level before. Raises OSError."""
@@ -97,6 +108,7 @@ class _Pending:
         self.agent: _Agent | None = None  # who took it
         self.number = -1  # the sockfd that the agent was told
         self.descriptor: _Descriptor | None = None
+        self.collects_s = 0  # how long the descriptor stays open for session tickets once TLS is done
         self.outcome: asyncio.Future[HandshakeResult] = asyncio.get_running_loop().create_future()
 
     @property
@@ -105,6 +117,8 @@ class _Pending:
 
     def finish(self, status: int, remote_auth: tuple[int, ...] = ()) -> None:
         if status == 0 and not self.outcome.done():
+            if self.request.message_type == MessageType.CLIENTHELLO:
+                self.collects_s = _wants_tickets(self.port)
             self.outcome.set_result(HandshakeResult(0, remote_auth))
         elif status:
             self.fail(_error(status, self.request, self.reason))
@@ -170,7 +184,9 @@ class _Descriptor:
         return calls.build(Record(Op.REPLY, seq=call.seq, errno=code, payload=value))
 
     def _call(self, call: Record) -> bytes:
-        if self._pending.outcome.done():
+        if self._pending.outcome.done() and not (
+            self._pending.collects_s and call.op is Op.SETSOCKOPT and call.optname == SockOpt.SESSION_TICKET
+        ):
             raise OSError(errno.ENOTCONN, "the handshake is over")
         match call.op:
             case Op.GETSOCKOPT if call.optname in calls.GETTABLE:
@@ -197,6 +213,8 @@ class _Descriptor:
             _log.warning("an agent broke the descriptor's protocol: %s", error)
         if self._pending.agent is not None:
             self._pending.agent.read_now()  # DONE may have been sent just before
+        if self._pending.collects_s:
+            self._port.attach_crypto_reader(None)
         self._pending.finish(errno.ECONNRESET)
 
 
@@ -243,6 +261,14 @@ class _Agent:
         if error is not None:
             _log.warning("dropped a handshake agent: %s", error)
         self._net.agent_gone(self)
+
+
+def _wants_tickets(port: HandshakePort) -> int:
+    """For how many seconds after the handshake."""
+    try:
+        return Config.unpack(port.getsockopt(SockOpt.CONFIG)).receive_session_ticket
+    except (OSError, ValueError):
+        return 0  # it has no such option
 
 
 def _error(status: int, request: HandshakeRequest, reason: ConnectionClose | None = None) -> HandshakeError:
@@ -300,6 +326,7 @@ class HandshakeNet:
         self._agents: dict[_Agent, None] = {}
         self._requests: set[_Pending] = set()
         self._queue: OrderedDict[_Pending, None] = OrderedDict()  # those that nobody took, oldest first
+        self._collecting: dict[HandshakePort, tuple[_Pending, asyncio.TimerHandle]] = {}
         self._numbers = itertools.cycle(range(3, 0x7FFFFFFF))
         self._closed = False
 
@@ -319,7 +346,11 @@ class HandshakeNet:
             agent.send(netlink.Ready())
 
     async def handshake(self, port: HandshakePort, request: HandshakeRequest) -> HandshakeResult:
-        """Have an agent do the handshake on `port`. Raises HandshakeError; cancelling is allowed."""
+        """Have an agent do the handshake on `port`. Raises HandshakeError; cancelling is allowed.
+
+        If the port's CONFIG asks for session tickets, the agent may still set SESSION_TICKET for as many seconds
+        after the return, unless `release` is called.
+        """
         if self._closed:
             raise _error(errno.ESRCH, request)
         if len(self._requests) >= self._max_pending:
@@ -332,15 +363,31 @@ class HandshakeNet:
                 await self._announce(pending)
                 result = await pending.outcome
             port.handshake_done()
+            self._collect(pending)
             return result
         except TimeoutError:
             raise _error(errno.ETIMEDOUT, request, pending.reason) from None
         finally:
             self._forget(pending)
 
+    def _collect(self, pending: _Pending) -> None:
+        if pending.collects_s and len(self._collecting) < self._max_pending:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(pending.collects_s, self.release, pending.port)
+            self._collecting[pending.port] = pending, timer
+
+    def release(self, port: HandshakePort) -> None:
+        """The port is gone, or wants no more session tickets. Twice is allowed."""
+        if port in self._collecting:
+            pending, timer = self._collecting.pop(port)
+            timer.cancel()
+            pending.release()
+
     def close(self) -> None:
         """Drop the agents and fail what is under way. Twice is allowed."""
         self._closed = True
+        for port in list(self._collecting):
+            self.release(port)
         for agent in list(self._agents):
             agent.close()
         self._agents.clear()
@@ -424,7 +471,8 @@ class HandshakeNet:
         self._queue.pop(pending, None)
         if pending.agent is not None:
             pending.agent.taken.pop(pending.number, None)
-        pending.release()
+        if pending.port not in self._collecting:
+            pending.release()
 
 
 async def tls_client_hello_anon(

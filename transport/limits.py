@@ -21,6 +21,10 @@ MAX_HALF_OPEN: Final = 1_024  # connections without a completed handshake, per e
 RETRY_ABOVE: Final = 128  # half-open connections from which on every client must prove its address
 HANDSHAKE_TIMEOUT: Final = 30.0
 RETRY_TOKEN_LIFETIME: Final = 60.0
+NEW_TOKEN_LIFETIME: Final = 86_400.0
+MAX_USED_TOKENS: Final = 4_096  # NEW_TOKENs that came back and are remembered as used up, per endpoint
+MAX_TOKEN: Final = 512  # that a client keeps of a server: its Initial needs room for other things
+CRYPTO_PIECE: Final = 1_000  # bytes of TLS messages in one frame after the handshake: fits every packet
 ACCEPT_BACKLOG: Final = 128
 AMPLIFICATION_FACTOR: Final = 3  # RFC 9000 §8.1
 

@@ -26,6 +26,7 @@ from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRe
 from quicfs.transport.handshake_errors import peer_alert_error
 from quicfs.transport.path import Address
 from quicfs.transport.quic_stream import QuicStream
+from quicfs.transport.resume import Resume
 from quicfs.transport.sockopts import CIPHER_SUITES, GETTERS, SETTERS
 from quicfs.transport.state import OPEN, State
 from quicfs.transport.stats import ConnectionStats
@@ -64,6 +65,7 @@ class QuicSocket:
         )
         self.alpn: tuple[bytes, ...] = ()
         self.event_mask = 0  # bit n: event n
+        self.resume = Resume()
         self.phrase: uapi.ConnectionClose | None = None  # why the agent gave up
         self._request: HandshakeRequest | None = None
         self._bound: tuple[str, int] | None = None
@@ -141,6 +143,7 @@ class QuicSocket:
         accepted = QuicSocket(self.net, config=self.config)
         accepted.alpn = self.alpn
         accepted.options = self.options
+        accepted.resume.secret = self.resume.secret
         accepted.event_mask = self.event_mask
         accepted._take(self._driver, conn)
         self._accepted.append(accepted)
@@ -174,7 +177,7 @@ class QuicSocket:
             raise OSError(errno.EINVAL, "set ALPN before connect")
         family, remote = await resolve(*address)
         driver = Driver(family, self._bound, remote)
-        conn = driver.connect(remote, self._effective_config(), self._on_progress)
+        conn = driver.connect(remote, self._effective_config(), self._on_progress, token=self.resume.token)
         self._take(driver, conn)
 
     def _effective_config(self) -> ConnectionConfig:
@@ -199,6 +202,7 @@ class QuicSocket:
         """
         conn = self.connection
         self._request = request
+        self.resume.use()
         task = self.loop.create_task(self.net.handshake(self, request))
         try:
             while not task.done():
@@ -251,6 +255,7 @@ class QuicSocket:
 
     def handshake_done(self) -> None:
         self.connection.handshake_complete(self.loop.time())
+        self.resume.forget()
         if self._driver is not None:
             self._driver.replay(self.connection)
 
@@ -505,6 +510,7 @@ class QuicSocket:
 
     def _on_end(self) -> None:
         """The connection is over: everybody who waits gets to hear of it."""
+        self.net.release(self)
         for adopted in self._streams.values():
             adopted.on_readable()
             adopted.on_writable()

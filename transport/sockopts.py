@@ -47,8 +47,8 @@ def _set_config(sock: QuicSocket, value: bytes) -> None:
     # Better a clear no than an option that does nothing.
     if options.version not in (0, uapi.QUIC_VERSION_1):
         raise ValueError(f"QUIC version {options.version:#x} is not spoken")
-    if options.plpmtud_probe_interval or options.stream_data_nodelay or options.receive_session_ticket:
-        raise ValueError("probe interval, nodelay and session tickets cannot be set")
+    if options.plpmtud_probe_interval or options.stream_data_nodelay:
+        raise ValueError("probe interval and nodelay cannot be set")
     sock.options = options
 
 
@@ -111,6 +111,24 @@ def _get_token(sock: QuicSocket, value: bytes) -> bytes:
     return sock.connection.new_token
 
 
+def _set_token(sock: QuicSocket, value: bytes) -> None:
+    if sock.connected:
+        raise OSError(errno.EISCONN, "a token is set before connect")
+    sock.resume.set_token(value)
+
+
+def _get_session_ticket(sock: QuicSocket, value: bytes) -> bytes:
+    version = sock.connection.version if sock.connected else uapi.QUIC_VERSION_1
+    return sock.resume.secret or sock.resume.ticket(version)
+
+
+def _set_session_ticket(sock: QuicSocket, value: bytes) -> None:
+    """A client's ticket before the handshake; a new one from the agent. On a listener the secret of its tickets."""
+    version = sock.connection.version if sock.connected else uapi.QUIC_VERSION_1
+    if sock.resume.set_ticket(value, version):
+        sock.connection.emit(uapi.Event.NEW_SESSION_TICKET, sock.resume.ticket(version))
+
+
 def _set_secret(sock: QuicSocket, value: bytes) -> None:
     sock.install_secret(uapi.CryptoSecret.unpack(value))
 
@@ -164,6 +182,7 @@ GETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], bytes]]] = {
     SockOpt.CONFIG: _get_config,
     SockOpt.CONNECTION_CLOSE: _get_close,
     SockOpt.EVENT: _get_event,
+    SockOpt.SESSION_TICKET: _get_session_ticket,
     SockOpt.TOKEN: _get_token,
     SockOpt.TRANSPORT_PARAM: _get_transport_param,
     SockOpt.TRANSPORT_PARAM_EXT: _get_parameters,
@@ -176,8 +195,10 @@ SETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], None]]] = {
     SockOpt.CRYPTO_SECRET: _set_secret,
     SockOpt.EVENT: _set_event,
     SockOpt.KEY_UPDATE: _update_keys,
+    SockOpt.SESSION_TICKET: _set_session_ticket,
     SockOpt.STREAM_RESET: _reset,
     SockOpt.STREAM_STOP_SENDING: _stop_sending,
+    SockOpt.TOKEN: _set_token,
     SockOpt.TRANSPORT_PARAM: _set_transport_param,
     SockOpt.TRANSPORT_PARAM_EXT: _set_parameters,
 }

@@ -93,6 +93,28 @@ class TokenSealer:
         return plain[_ISSUED.size :]
 
 
+class UsedTokens:
+    """Each NEW_TOKEN counts once (RFC 9000 §8.1.4). At most `limit` are remembered, for `lifetime` seconds; as long as
+    there is no room, further ones count as none."""
+
+    def __init__(self, limit: int, lifetime: float) -> None:
+        self._limit = limit
+        self._lifetime = lifetime
+        self._used: dict[bytes, float] = {}  # nonce, and when the token expires; in the order of use
+
+    def use(self, token: bytes, now: float) -> bool:
+        """`token` was opened; True if this is the first time."""
+        for nonce in list(self._used):
+            if self._used[nonce] > now:
+                break
+            del self._used[nonce]
+        nonce = token[1 : 1 + NONCE_LENGTH]
+        if nonce in self._used or len(self._used) >= self._limit:
+            return False
+        self._used[nonce] = now + self._lifetime
+        return True
+
+
 def _address(host: str) -> bytes:
     """The address itself: a dual-stack socket names an IPv4 client ::ffff:192.0.2.1."""
     address = ip_address(host.partition("%")[0])

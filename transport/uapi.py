@@ -233,7 +233,7 @@ class TransportParam(UapiStruct):
 class Config(UapiStruct):
     """Option CONFIG. Times in microseconds; 0 leaves the default."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("@4I5B3xI")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("@4I6B2xI")
     version: int = 0
     plpmtud_probe_interval: int = 0
     initial_smoothed_rtt: int = 0
@@ -241,8 +241,9 @@ class Config(UapiStruct):
     congestion_control_algo: int = 0  # CongestionAlgo
     validate_peer_address: int = 0  # server: Retry
     stream_data_nodelay: int = 0
-    receive_session_ticket: int = 0
+    receive_session_ticket: int = 0  # client: seconds after the handshake in which a ticket is taken
     certificate_request: int = 0  # CertificateRequest
+    early_data: int = 0  # offer or accept 0-RTT; one of the reserved bytes of Linux
     keepalive_probe_interval: int = 0
 
 

@@ -204,6 +204,7 @@ class FakePort:
             SockOpt.ALPN: alpn,
             SockOpt.TRANSPORT_PARAM_EXT: b"parameters of " + name,
             SockOpt.CONFIG: (config or Config()).pack(),
+            SockOpt.SESSION_TICKET: b"",
         }
         self.set: dict[int, bytes] = {}
         self.secrets: dict[tuple[int, int], CryptoSecret] = {}
@@ -212,7 +213,14 @@ class FakePort:
         self.close: ConnectionClose | None = None
         self.on_peer_close: Callable[[ConnectionClose], None] = lambda close: None
         self.hello_sent = asyncio.Event()
+        self.got_ticket = asyncio.Event()
+        self.got_app_secret = asyncio.Event()
         self.done = False
+        self.sent: dict[int, int] = dict.fromkeys(CryptoLevel, 0)
+        """Bytes of CRYPTO data by level."""
+        self.hello = b""
+        self.early_refused = False
+        self.drop_app_crypto = False
         self._reader: Callable[[int, bytes], None] | None = None
         self._early: list[tuple[int, bytes]] = []
 
@@ -223,18 +231,33 @@ class FakePort:
         self.order.append(SockOpt(optname).name)
         if optname == SockOpt.CRYPTO_SECRET:
             secret = CryptoSecret.unpack(value)
+            if not secret.type:  # early data were refused
+                assert (secret.send, secret.level) == (1, CryptoLevel.EARLY)
+                self.early_refused = True
+                self.order[-1] += " refused"
+                del self.secrets[1, CryptoLevel.EARLY]
+                return
             assert secret.material
             self.secrets[secret.send, secret.level] = secret
+            if secret.level == CryptoLevel.APP:
+                self.got_app_secret.set()
         elif optname == SockOpt.CONNECTION_CLOSE:
             self.close = ConnectionClose.unpack(value)
             if self.peer is not None:
                 self.peer.on_peer_close(self.close)
         else:
             self.set[optname] = value
+            if optname == SockOpt.SESSION_TICKET:
+                self.got_ticket.set()
 
     def send_crypto(self, level: int, data: bytes) -> None:
         self.order.append(f"CRYPTO {CryptoLevel(level).name}")
         self.hello_sent.set()
+        self.sent[level] += len(data)
+        if level == CryptoLevel.INITIAL:
+            self.hello += data
+        if self.drop_app_crypto and level == CryptoLevel.APP:
+            return
         # RFC 9001 §4: nothing goes out at a level whose secret is not there
         assert level == CryptoLevel.INITIAL or (1, level) in self.secrets
         if self.peer is not None:
@@ -242,6 +265,10 @@ class FakePort:
 
     def handshake_done(self) -> None:
         self.done = True
+
+    @property
+    def has_reader(self) -> bool:
+        return self._reader is not None
 
     def attach_crypto_reader(self, callback: Callable[[int, bytes], None] | None) -> None:
         self._reader = callback

@@ -1,0 +1,163 @@
+"""Resumption in one handshake: what a session is told about tickets, and the tickets that come after the handshake.
+
+A server that asks for client certificates issues no tickets: each of its connections shows a certificate anew, so that
+one that expired or whose CA was taken out of the truststore counts no longer, and the identity is the one shown now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from quicfs.handshake_agent.descriptor import QuicDescriptor
+from quicfs.handshake_agent.gnutls import (
+    QUIC_EARLY_DATA,
+    TICKET_KEY_LENGTH,
+    Credentials,
+    GnutlsError,
+    Resumption,
+    Session,
+)
+from quicfs.handshake_agent.tickets import (
+    NEW_SESSION_TICKET,
+    TicketKeys,
+    anti_replay,
+    early_data_of,
+    split_messages,
+)
+from quicfs.transport.uapi import CryptoLevel, SockOpt
+from quicfs.transport.wire.netlink import Request
+from quicfs.transport.wire.ticket import SessionTicket, remembered
+
+_log = logging.getLogger("quicfs.handshake_agent")
+
+MAX_TICKETS: Final = 4
+"""Tickets that are taken of one connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the consumer's socket says: its SESSION_TICKET, and of CONFIG `early_data` and the time (s) for a ticket to
+    come."""
+
+    ticket: bytes = b""
+    early_data: bool = False
+    wait_s: int = 0
+
+
+class Resumer:
+    """What all handshakes of a process share."""
+
+    def __init__(self, keys: TicketKeys) -> None:
+        self._keys = keys
+        self._anti_replay = anti_replay()
+
+    def server(
+        self,
+        wish: Wish,
+        credentials: Credentials,
+        alpn: Sequence[bytes],
+        parameters: bytes,
+        *,
+        asks_certificate: bool,
+    ) -> Resumption:
+        if asks_certificate:
+            return Resumption()
+        # A ticket's early data are for the protocol that it was issued for; with several, TLS could choose another.
+        early = wish.early_data and len(alpn) == 1
+        try:
+            # Its limits bind us as long as the ticket lives (RFC 9000 §7.4.1).
+            parts = [credentials.fingerprint, b",".join(alpn), remembered(parameters)]
+        except ValueError:
+            return Resumption()  # a kernel with parameters of another kind
+        if len(wish.ticket) == TICKET_KEY_LENGTH:  # a kernel gives its servers a secret of its own
+            parts.append(wish.ticket)
+        key = self._keys.derive(*parts, early_data=early)
+        return Resumption(ticket_key=key, anti_replay=self._anti_replay if early else None, early_data=early)
+
+    def client(
+        self, wish: Wish, identity: bytes, alpn: Sequence[bytes]
+    ) -> tuple[Resumption, Sequence[bytes]]:
+        """Also the protocols to offer: with early data, only the one that they are for."""
+        receive = wish.wait_s > 0
+        if not wish.ticket:
+            return Resumption(receive=receive), alpn
+        try:
+            ticket = SessionTicket.unpack(wish.ticket)
+        except ValueError as error:
+            _log.info("a session ticket is not used: %s", error)
+            return Resumption(receive=receive), alpn
+        if ticket.identity != identity or ticket.alpn not in alpn:
+            _log.info("a session ticket is not used: it is of another server, or of other certificates")
+            return Resumption(receive=receive), alpn
+        early = wish.early_data and ticket.early_data
+        resumption = Resumption(session=ticket.session, receive=receive, early_data=early)
+        return resumption, (ticket.alpn,) if early else alpn
+
+
+def identity_of(request: Request, credentials: Credentials) -> bytes:
+    """Whom a client's session is with, whom it trusted for that, and who it was itself."""
+    parts = (request.peername.lower().encode(), bytes((request.auth_mode,)), credentials.fingerprint)
+    return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+
+
+class TicketCollector:
+    """Takes over a client's session after its handshake, for the tickets that the server sends then."""
+
+    def __init__(
+        self, session: Session, descriptor: QuicDescriptor, identity: bytes, parameters: bytes, wait_s: float
+    ) -> None:
+        self._session = session
+        self._descriptor = descriptor
+        self._identity = identity
+        self._parameters = parameters
+        self._wait_s = wait_s
+
+    def close(self) -> None:
+        self._session.close()
+
+    async def run(self) -> None:
+        """Until the time is over, the consumer closes the descriptor, or there were enough of them."""
+        buffer = bytearray()
+        taken = 0
+        try:
+            async with asyncio.timeout(self._wait_s):
+                while taken < MAX_TICKETS:
+                    level, data = await self._descriptor.recvmsg()
+                    if level != CryptoLevel.APP:
+                        raise ValueError("TLS messages of the handshake after its end")
+                    buffer += data
+                    for message in split_messages(buffer):
+                        self._take(message)
+                        taken += 1
+                await self._descriptor.flush()
+        except (OSError, TimeoutError):
+            return  # the consumer wants no more
+        except (ValueError, GnutlsError) as error:
+            _log.info("no session ticket: %s", error)
+        finally:
+            self.close()
+
+    def _take(self, message: bytes) -> None:
+        if message[0] != NEW_SESSION_TICKET:
+            raise ValueError(f"TLS message {message[0]} after the handshake")
+        early = early_data_of(message)
+        # RFC 9001 §4.6.1: any other value -> a ticket that must not be used
+        if early not in (0, QUIC_EARLY_DATA):
+            raise ValueError("a ticket with a limit of early data, which QUIC does not know")
+        self._session.feed(CryptoLevel.APP, message)
+        session = self._session.take_ticket()
+        if not session:
+            return
+        ticket = SessionTicket(
+            self._identity,
+            self._session.selected_alpn or b"",
+            remembered(self._parameters),
+            session,
+            early_data=bool(early),
+        )
+        self._descriptor.setsockopt(SockOpt.SESSION_TICKET, ticket.pack())
