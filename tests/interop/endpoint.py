@@ -18,7 +18,9 @@ from quicfs.agents import client_net, server_net
 from quicfs.errors import UserError
 from quicfs.options import AgentOptions
 from quicfs.transport import uapi
+from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.handshake import HandshakeNet, HandshakeRequest
+from quicfs.transport.qlog_file import QlogDirectory
 from quicfs.transport.socket import QuicSocket
 from quicfs.transport.uapi import AuthMode, MessageType, SockOpt, TlsCipher
 from tests.interop.contract import H3, Contract, Request, Unsupported, run
@@ -43,7 +45,7 @@ class Client:
     async def connected(self) -> AsyncIterator[QuicSocket]:
         """A connection whose handshake is complete; closed without an error at the end."""
         target = self.contract.requests[0]
-        sock = QuicSocket(self._net)
+        sock = make_socket(self._net)
         try:
             configure(sock, self.contract)
             window = uapi.TransportParam(max_data=2 * CLIENT_WINDOW, max_stream_data_bidi_local=CLIENT_WINDOW)
@@ -91,6 +93,10 @@ def speak(contract: Contract) -> Dialect:
     return Http3()
 
 
+def make_socket(net: HandshakeNet) -> QuicSocket:
+    return QuicSocket(net, config=ConnectionConfig(trace=QlogDirectory.from_environment()))
+
+
 def configure(sock: QuicSocket, contract: Contract) -> None:
     sock.setsockopt(SockOpt.ALPN, contract.alpn.encode())
     options = uapi.Config.unpack(sock.getsockopt(SockOpt.CONFIG))
@@ -110,7 +116,7 @@ async def run_server(contract: Contract) -> None:
     speak(contract)  # if not at all, then before anybody connects
     options = AgentOptions(cert=contract.certs / "cert.pem", key=contract.certs / "priv.key")
     async with server_net(options) as net:
-        listener = QuicSocket(net)
+        listener = make_socket(net)
         configure(listener, contract)
         listener.bind((contract.address, contract.port))
         listener.listen()

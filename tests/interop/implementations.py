@@ -1,0 +1,80 @@
+"""The stacks of the interop matrix. Each is a program that keeps the contract of contract.py."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from tests.interop.contract import H3, HQ
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """`alpn`: what it speaks beside what all the others do. `about`: one line for the page."""
+
+    name: str
+    arguments: tuple[str, ...]
+    version: Callable[[], str | None]
+    about: str
+    alpn: str = HQ
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return (sys.executable, "-m", *self.arguments)
+
+
+def _distribution(name: str) -> Callable[[], str | None]:
+    def version() -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    return version
+
+
+def _ngtcp2() -> str | None:
+    query = ["dpkg-query", "--show", "--showformat=${Version}", "ngtcp2-server", "ngtcp2-client"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout[: len(done.stdout) // 2]  # the same version, said twice
+
+
+OURS: Final = "quicfs"
+
+IMPLEMENTATIONS: Final[dict[str, Implementation]] = {
+    one.name: one
+    for one in (
+        Implementation(OURS, ("tests.interop.endpoint",), _distribution("quicfs"), "this project"),
+        Implementation(
+            "aioquic",
+            ("tests.interop.peers.hq_peer", "aioquic"),
+            _distribution("aioquic"),
+            "Python, from PyPI",
+        ),
+        Implementation(
+            "ngtcp2",
+            ("tests.interop.peers.ngtcp2_peer",),
+            _ngtcp2,
+            "C with GnuTLS; gtlsclient and gtlsserver of Debian, which speak HTTP/3 only",
+            alpn=H3,
+        ),
+        Implementation(
+            "qh3",
+            ("tests.interop.peers.hq_peer", "qh3"),
+            _distribution("qh3"),
+            "Rust below Python, from PyPI",
+        ),
+    )
+}
+
+
+def alpn_of(client: Implementation, server: Implementation) -> str:
+    """What a pair speaks: quicfs, which is one of the two, speaks both."""
+    return H3 if H3 in (client.alpn, server.alpn) else HQ
