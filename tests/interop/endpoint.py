@@ -7,6 +7,7 @@ says in the environment is read by contract.py.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -28,6 +29,8 @@ from tests.interop.web import Dialect, FileServer, Http09, fetch_all
 
 HANDSHAKE_MS: Final = 30_000
 MAX_CONNECTIONS: Final = 256
+PATIENCE_S: Final = 10.0
+STEP_S: Final = 0.005
 CLIENT_WINDOW: Final = 256 * 1024
 """For a stream; the connection has twice as much. Small, so that a file of 1 MB needs more of it (case "transfer")."""
 
@@ -42,14 +45,19 @@ class Client:
         self.contract = contract
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[QuicSocket]:
-        """A connection whose handshake is complete; closed without an error at the end."""
+    async def connected(self, ticket: bytes = b"") -> AsyncIterator[QuicSocket]:
+        """A connection whose handshake is complete; closed without an error at the end.
+
+        `ticket`: resumes the session that it is of.
+        """
         target = self.contract.requests[0]
         sock = make_socket(self._net)
         try:
             configure(sock, self.contract)
             window = uapi.TransportParam(max_data=2 * CLIENT_WINDOW, max_stream_data_bidi_local=CLIENT_WINDOW)
             sock.setsockopt(SockOpt.TRANSPORT_PARAM, window.pack())
+            if ticket:
+                sock.setsockopt(SockOpt.SESSION_TICKET, ticket)
             await sock.connect((target.host, target.port))
             await sock.handshake(
                 HandshakeRequest(MessageType.CLIENTHELLO, HANDSHAKE_MS, AuthMode.UNAUTH, target.host)
@@ -76,8 +84,49 @@ async def on_one_connection_each(client: Client) -> None:
             await client.fetch(sock, [request])
 
 
+async def with_key_update(client: Client) -> None:
+    """An update as early as RFC 9001 §6.1 allows one, which is when the handshake is confirmed."""
+    async with client.connected() as sock, asyncio.TaskGroup() as group:
+        group.create_task(client.fetch(sock, client.contract.requests))
+        await until(lambda: _update_keys(sock), "the handshake is not confirmed")
+
+
+def _update_keys(sock: QuicSocket) -> bool:
+    try:
+        sock.setsockopt(SockOpt.KEY_UPDATE, b"")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+async def resumed(client: Client) -> None:
+    """The first file on a connection of its own, which brings a ticket, the others on a second one with it."""
+    first, *others = client.contract.requests
+    async with client.connected() as sock:
+        await client.fetch(sock, [first])
+        await until(
+            lambda: bool(sock.getsockopt(SockOpt.SESSION_TICKET)), "the server sent no session ticket"
+        )
+        ticket = sock.getsockopt(SockOpt.SESSION_TICKET)
+    async with client.connected(ticket) as sock:
+        await client.fetch(sock, others)
+
+
+async def until(condition: Callable[[], bool], otherwise: str) -> None:
+    """Wait a while for something that the peer does. Raises ConnectionError."""
+    for _ in range(int(PATIENCE_S / STEP_S)):
+        if condition():
+            return
+        await asyncio.sleep(STEP_S)
+    raise ConnectionError(otherwise)
+
+
 FLOWS: Final[dict[str, Callable[[Client], Awaitable[None]]]] = {
     "multiconnect": on_one_connection_each,
+    "keyupdate": with_key_update,
+    "resumption": resumed,
 }
 """What a client does in a case; on_one_connection where none is named."""
 
@@ -104,6 +153,8 @@ def configure(sock: QuicSocket, contract: Contract) -> None:
         options = replace(options, payload_cipher_type=TlsCipher.CHACHA20_POLY1305)
     if contract.case == "retry" and contract.is_server:
         options = replace(options, validate_peer_address=1)
+    if contract.case in ("resumption", "zerortt") and not contract.is_server:
+        options = replace(options, receive_session_ticket=int(PATIENCE_S))
     sock.setsockopt(SockOpt.CONFIG, options.pack())
 
 
