@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from quicfs.transport.protection import Protection
+from quicfs.transport.protection import make_protection
 
 VERSION_1: Final = 0x00000001
 
@@ -68,12 +68,21 @@ def initial_secrets(version: int, original_dcid: bytes) -> tuple[bytes, bytes]:
 
 
 class Keys:
-    """The keys of one direction at one encryption level. `seal_run` and `open_run` are the protection's.
+    """The keys of one direction at one encryption level; what they do is described in `protection.Protection`.
 
     `hp` is the header protection key of the phase before, which an update leaves as it is.
     """
 
-    __slots__ = ("_hp", "_version", "open_run", "seal_run", "secret", "suite")
+    __slots__ = (
+        "_hp",
+        "_version",
+        "open_run",
+        "open_stream_run",
+        "seal_run",
+        "seal_stream_run",
+        "secret",
+        "suite",
+    )
 
     def __init__(
         self, suite: CipherSuite, secret: bytes, version: int = VERSION_1, hp: bytes | None = None
@@ -82,7 +91,7 @@ class Keys:
         expand = hkdf_expand_label
         self._hp = hp or expand(suite.hash_type, secret, labels.header_protection, suite.key_length)
         self._version = version
-        protection = Protection(
+        protection = make_protection(
             expand(suite.hash_type, secret, labels.key, suite.key_length),
             expand(suite.hash_type, secret, labels.iv, 12),
             self._hp,
@@ -91,7 +100,9 @@ class Keys:
         self.suite = suite
         self.secret = secret
         self.seal_run = protection.seal_run
+        self.seal_stream_run = protection.seal_stream_run
         self.open_run = protection.open_run
+        self.open_stream_run = protection.open_stream_run
 
     def next_phase(self) -> Keys:
         """The keys after a key update (RFC 9001 §6.1)."""
