@@ -111,6 +111,9 @@ class Connection:
         self.ack_frequency = AckFrequency()
         self.crypto_received: deque[tuple[int, bytes]] = deque()
         self.undecryptable: list[tuple[bytes, int]] = []
+        self.continues: tuple[int, int] | None = (
+            None  # stream ID below 64 and offset that a transfer goes on with
+        )
         self.closed: ClosedError | None = None
         self.close_frame: ConnectionCloseFrame | None = None
         self.close_due = False
@@ -277,10 +280,10 @@ class Connection:
 
     # --- streams
 
-    def open_stream(self, *, unidirectional: bool = False, report: bool = True) -> Stream:
-        """MisuseError when the peer's limit is reached; with `report` STREAMS_BLOCKED tells the peer."""
+    def open_stream(self, *, unidirectional: bool = False) -> Stream:
+        """MisuseError when the peer's limit is reached; STREAMS_BLOCKED tells the peer."""
         kind = UNI if unidirectional else BIDI
-        if report and not self.streams.can_open(kind):
+        if not self.streams.can_open(kind):
             self.queue_control(
                 FrameType.STREAMS_BLOCKED_UNI if unidirectional else FrameType.STREAMS_BLOCKED_BIDI, kind
             )
@@ -347,7 +350,7 @@ class Connection:
     def handle_ack(self, space: PacketNumberSpace, frame: AckFrame, now: float) -> None:
         delivery.handle_ack(self, space, frame, now)
 
-    def handle_stream_data(self, stream_id: int, offset: int, data: bytes, fin: bool) -> None:
+    def handle_stream_data(self, stream_id: int, offset: int, data: bytes | memoryview, fin: bool) -> None:
         stream = self.streams.for_frame(stream_id, FrameType.STREAM, receiving=True)
         if stream is None or stream.recv is None:
             return

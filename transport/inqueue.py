@@ -27,15 +27,16 @@ class InQueue:
     def available(self) -> int:
         return self.contiguous - self.read
 
-    def insert(self, offset: int, data: bytes) -> bool:
-        """Take `data`, which begins at `offset`; True if the reader has more to read than before."""
+    def insert(self, offset: int, data: bytes | memoryview) -> bool:
+        """Take `data`, which begins at `offset`, and which is ours from now on; True if the reader has more to read
+        than before."""
         end = offset + len(data)
         self.highest = max(self.highest, end)
         contiguous = self.contiguous
         if end <= contiguous or not data:
             return False
         if offset > contiguous:
-            self._keep(offset, data)
+            self._keep(offset, bytes(data))  # what waits holds no more memory than its own bytes
             return False
         self._ready.append(memoryview(data)[contiguous - offset :] if offset < contiguous else data)
         self.contiguous = end

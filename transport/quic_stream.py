@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from quicfs.transport.errors import ClosedError
 from quicfs.transport.stream import SEND_DONE, RecvState, SendState, Stream
-from quicfs.transport.waiters import Waiters
 
 if TYPE_CHECKING:
-    from quicfs.transport.data_socket import DataSocket
+    from quicfs.transport.socket import QuicSocket
 
 
 class StreamResetError(ConnectionError):
@@ -22,16 +21,14 @@ class StreamResetError(ConnectionError):
 
 
 class QuicStream:
-    """A `bytestream.ByteStream` with any number of writers, whose messages do not mix, and of readers, who share
-    what comes."""
+    """One reader and any number of writers. Implements `bytestream.ByteStream`."""
 
-    def __init__(self, owner: DataSocket, stream: Stream) -> None:
+    def __init__(self, owner: QuicSocket, stream: Stream) -> None:
         self._owner = owner
         self._stream = stream
-        self._readers = Waiters()
-        self._writers = Waiters()
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
         self._write_lock = asyncio.Lock()
-        self.ended = False  # the reader has heard of the end
 
     @property
     def stream_id(self) -> int:
@@ -53,16 +50,17 @@ class QuicStream:
         if recv is None:
             raise OSError("the stream is send-only")
         while not recv.readable:
-            if not self._owner.reading:
-                return memoryview(b"")
             self._owner.check_open()
-            await self._readers.wait()
+            self._reader = self._owner.loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
         if recv.queue.available:
             return self._owner.read(self._stream, limit)
         if recv.state in (RecvState.RESET_RECVD, RecvState.RESET_READ):
             self._owner.reset_read(self._stream)
             raise StreamResetError(self.stream_id, recv.error_code)
-        self.ended = True
         return memoryview(b"")
 
     def stop_sending(self, error_code: int) -> None:
@@ -77,18 +75,6 @@ class QuicStream:
             for part in parts:
                 self._write(part)
             await self._room()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether `send` would not have to wait."""
-        send = self._stream.send
-        if send is None or self._write_lock.locked():
-            return send is None
-        return send.queue.pending <= self._owner.send_buffer_limit()
-
-    def send_now(self, data: bytes | memoryview) -> None:
-        """`send` without waiting, to be used while there is room."""
-        self._write(data)
 
     def _write(self, data: bytes | memoryview, *, fin: bool = False) -> None:
         send = self._stream.send
@@ -111,7 +97,11 @@ class QuicStream:
 
     async def _wait_writable(self) -> None:
         self._owner.check_open()
-        await self._writers.wait()
+        self._writer = self._owner.loop.create_future()
+        try:
+            await self._writer
+        finally:
+            self._writer = None
 
     async def send_eof(self) -> None:
         """End our direction; what is queued still goes out."""
@@ -146,7 +136,9 @@ class QuicStream:
     # --- from the socket
 
     def on_readable(self) -> None:
-        self._readers.wake()
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def on_writable(self) -> None:
-        self._writers.wake()
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)

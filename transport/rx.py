@@ -23,6 +23,7 @@ from quicfs.transport.packet import (
     parse_long_header,
 )
 from quicfs.transport.protection import TAG_LENGTH, Opened
+from quicfs.transport.rx_stream import continue_stream
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
@@ -49,6 +50,8 @@ def handle_burst(
 ) -> None:
     """Process a train (see `Connection.handle_burst`)."""
     conn.path.bytes_received += len(data)
+    if remote != conn.path.remote:
+        conn.continues = None  # what else it may mean is looked at packet by packet
     try:
         _split(conn, now, data, segment_size, ecn, scratch)
     except ProtocolViolation as violation:
@@ -103,6 +106,12 @@ def _open_short(
             _keep_undecryptable(conn, now, PacketType.ONE_RTT, data[start:stop], ecn)
         return
     pn_offset = 1 + len(conn.local_cid)
+    if conn.continues is not None:
+        train = data[starts[0] : stops[-1]]
+        if done := continue_stream(conn, now, train, stops[0] - starts[0], pn_offset, ecn):
+            starts, stops = starts[done:], stops[done:]
+            if not starts:
+                return
     phases = conn.key_phases
     opened, other = keys.open_run(
         data, starts, stops, pn_offset, space.received.largest, scratch, phases.phase
@@ -320,6 +329,9 @@ def _process(
         conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
     if run_stop >= 0:
         received.add(now, run_start, run_stop)
+    # A packet that was nothing but stream data to its end lets expect more of the kind.
+    goes_on = payload[0] == _BULK_STREAM and 0 <= stream_id < 64
+    conn.continues = (stream_id, expected) if goes_on else None
     if processed:
         received.count_ecn(ecn, processed)
         received.decide(now, eliciting)

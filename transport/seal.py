@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from quicfs.transport import varint
 from quicfs.transport.builder import LongPacket, seal_long_packet
 from quicfs.transport.packet import FIXED_BIT, PacketType
+from quicfs.transport.plain_protection import stream_payloads
 from quicfs.transport.protection import TAG_LENGTH
+from quicfs.transport.sent import StreamRange
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
+
+_STREAM_OFF: Final = 0x0C  # STREAM with OFF, without LEN: the data end where the packet ends
 
 
 def short_overhead(conn: Connection, pn_length: int) -> int:
     """Bytes of a 1-RTT packet that are not payload."""
     return 1 + len(conn.peer_cids.current.cid) + pn_length + TAG_LENGTH
+
+
+def _short_prefix(conn: Connection, pn_length: int) -> bytes:
+    return bytes((FIXED_BIT | conn.key_phases.phase | (pn_length - 1),)) + conn.peer_cids.current.cid
 
 
 def seal_short(
@@ -30,12 +39,39 @@ def seal_short(
     """Seal consecutive 1-RTT packets into `buffer` from `pos` on; returns their end."""
     keys = conn.application.keys_out
     assert keys is not None
-    prefix = bytes((FIXED_BIT | conn.key_phases.phase | (pn_length - 1),)) + conn.peer_cids.current.cid
+    prefix = _short_prefix(conn, pn_length)
     end = keys.seal_run(buffer, pos, prefix, first_pn, pn_length, payloads)
     if conn.trace is not None:
         overhead = len(prefix) + pn_length + TAG_LENGTH
         conn.trace.packets_sent(now, PacketType.ONE_RTT, first_pn, payloads, overhead)
     return end
+
+
+def stream_head_length(stream_id: int) -> int:
+    """Bytes of each of `seal_stream`'s payloads that are not stream data: type, ID, offset."""
+    return 1 + varint.size(stream_id) + 8
+
+
+def seal_stream(
+    conn: Connection,
+    now: float,
+    buffer: memoryview,
+    pos: int,
+    first_pn: int,
+    pn_length: int,
+    bulk: StreamRange,
+) -> int:
+    """Seal consecutive 1-RTT packets that carry a range of a stream into `buffer` from `pos` on; returns their end."""
+    keys = conn.application.keys_out
+    send = bulk.stream.send
+    assert keys is not None and send is not None
+    head = bytes((_STREAM_OFF,)) + varint.encode(bulk.stream.stream_id)
+    data = send.queue.view(bulk.offset, bulk.stop - bulk.offset)
+    if conn.trace is not None:
+        payloads = stream_payloads(head, bulk.offset, data, bulk.step)
+        return seal_short(conn, now, buffer, pos, first_pn, pn_length, payloads)
+    prefix = _short_prefix(conn, pn_length)
+    return keys.seal_stream_run(buffer, pos, prefix, first_pn, pn_length, head, bulk.offset, data, bulk.step)
 
 
 def seal_long(

@@ -157,7 +157,7 @@ class RecvPart:
         self.error_code = 0
         self.stop_sent: int | None = None  # our STOP_SENDING's error code
 
-    def handle_data(self, offset: int, data: bytes, fin: bool) -> int:
+    def handle_data(self, offset: int, data: bytes | memoryview, fin: bool) -> int:
         """Take bytes; returns by how much the highest offset grew (RFC 9000 §4.1 counts that)."""
         end = offset + len(data)
         # RFC 9000 §4.1: beyond the advertised limit -> FLOW_CONTROL_ERROR

@@ -27,19 +27,16 @@ from quicfs.transport.frame_ack import write_ack
 from quicfs.transport.frame_ops import FRAME_OPS
 from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import PacketType, packet_number_length
-from quicfs.transport.seal import seal_long, seal_short, short_overhead
+from quicfs.transport.seal import seal_long, seal_short, seal_stream, short_overhead, stream_head_length
 from quicfs.transport.sent import SentRun, StreamRange
 from quicfs.transport.state import OPEN, State
 from quicfs.transport.timer import Timer
-from quicfs.transport.varint import encode
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
     from quicfs.transport.pnspace import PacketNumberSpace
     from quicfs.transport.stream import Stream
 
-_STREAM_OFF: Final = 0x0C  # STREAM with OFF, without LEN: the data end where the packet ends
-_OFFSET_8: Final = 0xC0 << 56  # the 8-byte form of a variable-length integer
 _MIN_CHUNK: Final = 24  # no use in starting a STREAM frame in less room
 _PING: Final = b"\x01"
 
@@ -193,11 +190,12 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     pn_length = packet_number_length(first_pn + most, space.sent.largest_acked)
     room = mtu - short_overhead(conn, pn_length)
 
-    payloads: list[bytes] = []
+    end = 0
+    payloads: list[bytes] = []  # of packets that are not sealed yet, the last ones before `pn`
     pn = first_pn
-    marked = conn.path.ecn.codepoint != 0
+    last_pn = first_pn + most
     paced = recovery.paced(now)
-    while len(payloads) < most:
+    while pn < last_pn:
         window = min(recovery.window, paced)
         if (
             not conn.control
@@ -205,12 +203,15 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
             and conn.streams.ready
             and not space.probes
             and not conn.datagrams.outgoing
-            and (payloads or not _ack_wanted(space, now))
+            and (pn > first_pn or not _ack_wanted(space, now))
         ):
-            count = _bulk(
-                conn, now, pn, mtu, room, min(window // mtu, most - len(payloads)), payloads, marked=marked
-            )
-            if count:
+            bulk = _bulk(conn, now, pn, mtu, room, min(window // mtu, last_pn - pn))
+            if bulk is not None:
+                if payloads:
+                    end = seal_short(conn, now, buffer, end, pn - len(payloads), pn_length, payloads)
+                    payloads = []
+                end = seal_stream(conn, now, buffer, end, pn, pn_length, bulk)
+                count = (bulk.stop - bulk.offset) // bulk.step
                 pn += count
                 paced -= count * mtu
                 continue
@@ -226,45 +227,31 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
         paced -= size
         if not full:
             break
-    _note_limits(conn, now, full=len(payloads) == most)
-    if not payloads:
+    _note_limits(conn, now, full=pn == last_pn)
+    if payloads:
+        end = seal_short(conn, now, buffer, end, pn - len(payloads), pn_length, payloads)
+    if not end:
         return None
-    end = seal_short(conn, now, buffer, 0, first_pn, pn_length, payloads)
-    return _transmit(conn, buffer[:end], min(mtu, end), len(payloads), now)
+    return _transmit(conn, buffer[:end], min(mtu, end), pn - first_pn, now)
 
 
-def _bulk(
-    conn: Connection,
-    now: float,
-    pn: int,
-    mtu: int,
-    room: int,
-    most: int,
-    payloads: list[bytes],
-    *,
-    marked: bool,
-) -> int:
-    """Full packets of one stream's data, at most `most`; returns how many."""
+def _bulk(conn: Connection, now: float, pn: int, mtu: int, room: int, most: int) -> StreamRange | None:
+    """Take full packets of one stream's data, at most `most`."""
     stream = next(iter(conn.streams.ready))
     send = stream.send
     assert send is not None
-    head = bytes((_STREAM_OFF,)) + encode(stream.stream_id)
-    step = room - len(head) - 8
+    step = room - stream_head_length(stream.stream_id)
     chunk = send.next_chunk(most * step, conn.streams.send_credit.available)
     if chunk is None:
-        return 0
+        return None
     offset, length, fin = chunk
     count = length // step
     if fin and count * step == length:
         count -= 1  # the last one carries FIN
     if count <= 0:
-        return 0
+        return None
     stop = offset + count * step
-    data = send.queue.view(offset, count * step)
-    at = offset
-    for i in range(0, count * step, step):
-        payloads.append(b"".join((head, (_OFFSET_8 | at).to_bytes(8, "big"), data[i : i + step])))
-        at += step
+    bulk = StreamRange(stream, offset, stop, step, False)
     conn.streams.send_credit.used += send.mark_sent(offset, stop, False)
     conn.recovery.on_sent(
         conn.application,
@@ -276,12 +263,12 @@ def _bulk(
             mtu,
             eliciting=True,
             in_flight=True,
-            bulk=StreamRange(stream, offset, stop, step, False),
-            marked=marked,
+            bulk=bulk,
+            marked=conn.path.ecn.codepoint != 0,
         ),
     )
     _end_turn(conn, stream)
-    return count
+    return bulk
 
 
 def _fill_1rtt(conn: Connection, now: float, builder: PacketBuilder, *, windowed: bool = True) -> None:
