@@ -83,6 +83,8 @@ def _close(frame: Any) -> Described:
 def _fields(frame: Any) -> Described:
     """Frames that are numbers, and the 8 bytes of a path frame: field by field; of a payload its length."""
     shown: Described = {}
+    if frame is None:  # a frame that is nothing but its type
+        return shown
     for name, value in frame._asdict().items():
         if isinstance(value, memoryview):
             shown["length"] = len(value)

@@ -171,7 +171,7 @@ def run(client: Role, server: Role, environment: Mapping[str, str] = os.environ)
         print(f"unsupported: {reason}", file=sys.stderr)
         return EXIT_UNSUPPORTED
     except (ContractError, OSError) as error:
-        print(f"failed: {error or type(error).__name__}", file=sys.stderr)
+        print(f"failed: {str(error) or type(error).__name__}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
 

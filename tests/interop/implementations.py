@@ -78,3 +78,20 @@ IMPLEMENTATIONS: Final[dict[str, Implementation]] = {
 def alpn_of(client: Implementation, server: Implementation) -> str:
     """What a pair speaks: quicfs, which is one of the two, speaks both."""
     return H3 if H3 in (client.alpn, server.alpn) else HQ
+
+
+FAULTS: Final = {
+    ("qh3", OURS, "retry"): "qh3 begins its packet numbers again after a Retry, against RFC 9000 §17.2.5.3",
+    (
+        "qh3",
+        OURS,
+        "resumption",
+    ): "qh3 writes its ClientHello into a buffer of 2,048 bytes, too small for its key share "
+    "of ML-KEM and a ticket of 214 bytes",
+    (
+        "qh3",
+        OURS,
+        "amplificationlimit",
+    ): "qh3 accepts at most 6 certificates between the server's and the authority's; the case has 8",
+}
+"""By client, server and case: why a failure is the other stack's. Looked into one by one; printed when it fails."""

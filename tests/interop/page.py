@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tests.interop.cases import CASES
-from tests.interop.implementations import IMPLEMENTATIONS, OURS
+from tests.interop.implementations import FAULTS, IMPLEMENTATIONS, OURS
 from tests.interop.runs import Result, Verdict
 
 MARKS: Final = {Verdict.PASSED: "✓", Verdict.FAILED: "✗", Verdict.UNSUPPORTED: "–"}
@@ -92,7 +92,9 @@ def _reasons(known: dict[tuple[str, str, str], Result]) -> list[str]:
         for name in CASES:
             for (client, server, case), result in known.items():
                 if case == name and result.verdict is verdict:
-                    reasons.setdefault(result.reason, []).append(f"{case} ({_title((client, server))})")
+                    fault = FAULTS.get((client, server, case)) if verdict is Verdict.FAILED else None
+                    reason = f"{fault} (it ended with: {result.reason})" if fault else result.reason
+                    reasons.setdefault(reason, []).append(f"{case} ({_title((client, server))})")
         if reasons:
             lines += [f"{title}:", ""]
             lines += [f"- {', '.join(cases)}: {reason}" for reason, cases in reasons.items()]
