@@ -280,10 +280,10 @@ class Connection:
 
     # --- streams
 
-    def open_stream(self, *, unidirectional: bool = False) -> Stream:
-        """MisuseError when the peer's limit is reached; STREAMS_BLOCKED tells the peer."""
+    def open_stream(self, *, unidirectional: bool = False, report: bool = True) -> Stream:
+        """MisuseError when the peer's limit is reached; with `report` STREAMS_BLOCKED tells the peer."""
         kind = UNI if unidirectional else BIDI
-        if not self.streams.can_open(kind):
+        if report and not self.streams.can_open(kind):
             self.queue_control(
                 FrameType.STREAMS_BLOCKED_UNI if unidirectional else FrameType.STREAMS_BLOCKED_BIDI, kind
             )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from quicfs.transport.errors import ClosedError
 from quicfs.transport.stream import SEND_DONE, RecvState, SendState, Stream
+from quicfs.transport.waiters import Waiters
 
 if TYPE_CHECKING:
-    from quicfs.transport.socket import QuicSocket
+    from quicfs.transport.data_socket import DataSocket
 
 
 class StreamResetError(ConnectionError):
@@ -21,14 +22,16 @@ class StreamResetError(ConnectionError):
 
 
 class QuicStream:
-    """One reader and any number of writers. Implements `bytestream.ByteStream`."""
+    """A `bytestream.ByteStream` with any number of writers, whose messages do not mix, and of readers, who share
+    what comes."""
 
-    def __init__(self, owner: QuicSocket, stream: Stream) -> None:
+    def __init__(self, owner: DataSocket, stream: Stream) -> None:
         self._owner = owner
         self._stream = stream
-        self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
+        self._readers = Waiters()
+        self._writers = Waiters()
         self._write_lock = asyncio.Lock()
+        self.ended = False  # the reader has heard of the end
 
     @property
     def stream_id(self) -> int:
@@ -50,17 +53,16 @@ class QuicStream:
         if recv is None:
             raise OSError("the stream is send-only")
         while not recv.readable:
+            if not self._owner.reading:
+                return memoryview(b"")
             self._owner.check_open()
-            self._reader = self._owner.loop.create_future()
-            try:
-                await self._reader
-            finally:
-                self._reader = None
+            await self._readers.wait()
         if recv.queue.available:
             return self._owner.read(self._stream, limit)
         if recv.state in (RecvState.RESET_RECVD, RecvState.RESET_READ):
             self._owner.reset_read(self._stream)
             raise StreamResetError(self.stream_id, recv.error_code)
+        self.ended = True
         return memoryview(b"")
 
     def stop_sending(self, error_code: int) -> None:
@@ -75,6 +77,18 @@ class QuicStream:
             for part in parts:
                 self._write(part)
             await self._room()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `send` would not have to wait."""
+        send = self._stream.send
+        if send is None or self._write_lock.locked():
+            return send is None
+        return send.queue.pending <= self._owner.send_buffer_limit()
+
+    def send_now(self, data: bytes | memoryview) -> None:
+        """`send` without waiting, to be used while there is room."""
+        self._write(data)
 
     def _write(self, data: bytes | memoryview, *, fin: bool = False) -> None:
         send = self._stream.send
@@ -97,11 +111,7 @@ class QuicStream:
 
     async def _wait_writable(self) -> None:
         self._owner.check_open()
-        self._writer = self._owner.loop.create_future()
-        try:
-            await self._writer
-        finally:
-            self._writer = None
+        await self._writers.wait()
 
     async def send_eof(self) -> None:
         """End our direction; what is queued still goes out."""
@@ -136,9 +146,7 @@ class QuicStream:
     # --- from the socket
 
     def on_readable(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        self._readers.wake()
 
     def on_writable(self) -> None:
-        if self._writer is not None and not self._writer.done():
-            self._writer.set_result(None)
+        self._writers.wake()

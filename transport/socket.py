@@ -13,42 +13,31 @@ import socket as _socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from quicfs.transport import limits, uapi
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
+from quicfs.transport.data_socket import DataSocket
 from quicfs.transport.driver import Driver, resolve
 from quicfs.transport.endpoint import Listener
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
 from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest, HandshakeResult
 from quicfs.transport.handshake_errors import peer_alert_error
 from quicfs.transport.path import Address
-from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.resume import Resume
 from quicfs.transport.sockopts import CIPHER_SUITES, GETTERS, SETTERS
 from quicfs.transport.state import OPEN, State
 from quicfs.transport.stats import ConnectionStats
-from quicfs.transport.stream import Stream
-from quicfs.transport.uapi import MsgFlags, SockOpt, StreamFlags
+from quicfs.transport.uapi import SockOpt
 
 CryptoReader = Callable[[int, bytes], None]
 
 _INTERNAL_ERROR = 80  # TLS alert (RFC 8446 §6.2)
 
 
-class Received(NamedTuple):
-    """What `recvmsg` returns: bytes of one stream, with the flags of STREAM_INFO; or a notification: the event's
-    number, one byte, and its structure."""
-
-    data: memoryview
-    stream_id: int
-    flags: StreamFlags
-    msg_flags: MsgFlags = MsgFlags(0)
-
-
-class QuicSocket:
+class QuicSocket(DataSocket):
     """A listening socket, or one connection. Belongs to the event loop it was made in.
 
     Errors are OSErrors with the numbers that the kernel's socket would give; `ClosedError` (a ConnectionError)
@@ -56,8 +45,8 @@ class QuicSocket:
     """
 
     def __init__(self, net: HandshakeNet, *, config: ConnectionConfig | None = None) -> None:
+        super().__init__()
         self.net = net
-        self.loop = asyncio.get_running_loop()
         self.config = config if config is not None else ConnectionConfig()
         self.options = uapi.Config(
             receive_session_ticket=0,
@@ -69,16 +58,9 @@ class QuicSocket:
         self.phrase: uapi.ConnectionClose | None = None  # why the agent gave up
         self._request: HandshakeRequest | None = None
         self._bound: tuple[str, int] | None = None
-        self._driver: Driver | None = None
-        self._conn: Connection | None = None
         self._listener: Listener | None = None
         self._backlog = 0
         self._accepted: deque[QuicSocket] = deque()
-        self._streams: dict[Stream, QuicStream] = {}
-        self._incoming: deque[QuicStream] = deque()
-        self._waiter: asyncio.Future[None] | None = None  # accept, accept_stream
-        self._readers: asyncio.Future[None] | None = None  # recvmsg on any stream
-        self._openers: deque[asyncio.Future[None]] = deque()
         self._crypto_reader: CryptoReader | None = None
         self._closed = False
 
@@ -99,20 +81,8 @@ class QuicSocket:
         return self.connection.path.remote
 
     @property
-    def peer(self) -> str:
-        host, port = self.getpeername()[:2]
-        host = host.removeprefix("::ffff:")
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    @property
     def connected(self) -> bool:
         return self._conn is not None
-
-    @property
-    def connection(self) -> Connection:
-        if self._conn is None:
-            raise OSError(errno.ENOTCONN, "the socket is not connected")
-        return self._conn
 
     def stats(self) -> ConnectionStats:
         """What the connection has done so far, in numbers; also after its end."""
@@ -147,7 +117,7 @@ class QuicSocket:
         accepted.event_mask = self.event_mask
         accepted._take(self._driver, conn)
         self._accepted.append(accepted)
-        _wake(self._waiter)
+        self._arrived.wake()
         return True
 
     async def accept(self) -> QuicSocket:
@@ -157,11 +127,7 @@ class QuicSocket:
         while not self._accepted:
             if self._closed:
                 raise OSError(errno.EBADF, "the socket is closed")
-            self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._arrived.wait()
         return self._accepted.popleft()
 
     # --- connecting
@@ -206,15 +172,17 @@ class QuicSocket:
         task = self.loop.create_task(self.net.handshake(self, request))
         try:
             while not task.done():
-                waiter = self._waiter = self.loop.create_future()
-                await asyncio.wait({task, waiter}, return_when=asyncio.FIRST_COMPLETED)
-                self._waiter = None
+                waiter = self._arrived.add()
+                try:
+                    either: set[asyncio.Future[Any]] = {task, waiter}
+                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    self._arrived.discard(waiter)
                 if not task.done() and conn.state not in OPEN:
                     raise self._refusal() or self._end()
             return task.result()
         except BaseException as error:
             task.cancel()
-            self._waiter = None
             self._fail_handshake(error)
             raise
 
@@ -297,10 +265,6 @@ class QuicSocket:
         if self._conn is not None:
             self._conn.events.mask = self.event_mask
 
-    def send_crypto(self, level: int, data: bytes) -> None:
-        self.connection.send_crypto(level, data)
-        self._kick()
-
     def attach_crypto_reader(self, callback: CryptoReader | None) -> None:
         self._crypto_reader = callback
         self._deliver_crypto()
@@ -315,6 +279,19 @@ class QuicSocket:
             self.loop.call_soon(self._driver.replay, conn)
         self._kick()
 
+    def update_keys(self) -> None:
+        """Begin a key update; OSError EINVAL while it is not permitted."""
+        try:
+            self.connection.update_keys(self.loop.time())
+        except MisuseError as error:
+            raise OSError(errno.EINVAL, str(error)) from error
+        self._kick()
+
+    @property
+    def _delivers_crypto(self) -> bool:
+        conn = self.connection
+        return self._request is None and self._crypto_reader is None and conn.state is State.HANDSHAKE
+
     def _deliver_crypto(self) -> None:
         conn = self._conn
         if conn is None:
@@ -326,150 +303,6 @@ class QuicSocket:
             # TLS is over. What comes now are session tickets, for which nobody has asked.
             conn.crypto_received.clear()
 
-    # --- streams
-
-    def open_stream(self, *, unidirectional: bool = False) -> QuicStream:
-        """A new stream; OSError EAGAIN at the peer's limit (see `wait_open_stream`)."""
-        self.check_open()
-        try:
-            stream = self.connection.open_stream(unidirectional=unidirectional)
-        except MisuseError as error:
-            self._kick()
-            raise BlockingIOError(errno.EAGAIN, str(error)) from error
-        return self._adopt(stream)
-
-    async def wait_open_stream(self, *, unidirectional: bool = False) -> QuicStream:
-        """A new stream, as soon as the peer allows it."""
-        while True:
-            try:
-                return self.open_stream(unidirectional=unidirectional)
-            except BlockingIOError:
-                waiter = self.loop.create_future()
-                self._openers.append(waiter)
-                await waiter
-
-    async def accept_stream(self) -> QuicStream:
-        """The next stream that the peer opened."""
-        while not self._incoming:
-            self.check_open()
-            self._waiter = self.loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return self._incoming.popleft()
-
-    def _adopt(self, stream: Stream) -> QuicStream:
-        adopted = self._streams[stream] = QuicStream(self, stream)
-        return adopted
-
-    async def sendmsg(self, data: bytes | memoryview, stream_id: int = -1, flags: int = 0) -> tuple[int, int]:
-        """Send on a stream as Linux does it: `(bytes taken, stream ID)`.
-
-        StreamFlags: NEW opens the stream (the next one if `stream_id` is -1; UNI for a unidirectional one),
-        FIN ends it, DONTWAIT gives EAGAIN at the limit of streams.
-        """
-        if flags & StreamFlags.NEW:
-            unidirectional = bool(flags & StreamFlags.UNI)
-            if flags & StreamFlags.DONTWAIT:
-                stream = self.open_stream(unidirectional=unidirectional)
-            else:
-                stream = await self.wait_open_stream(unidirectional=unidirectional)
-            if stream_id not in (-1, stream.stream_id):
-                raise OSError(errno.EINVAL, f"the next stream is {stream.stream_id}")
-        else:
-            stream = self._find(stream_id)
-        await stream.send(data)
-        if flags & StreamFlags.FIN:
-            await stream.send_eof()
-        return len(data), stream.stream_id
-
-    async def recvmsg(self, limit: int = 1 << 20) -> Received:
-        """Bytes of whichever stream has some, in turn; FIN in the flags with the last ones."""
-        while True:
-            events = self.connection.events
-            if events:
-                event, payload = events.popleft()
-                return Received(
-                    memoryview(bytes((event,)) + payload), -1, StreamFlags(0), MsgFlags.NOTIFICATION
-                )
-            for stream, adopted in self._streams.items():
-                recv = stream.recv
-                if recv is None or not recv.readable:
-                    continue
-                data = await adopted.recv(limit)
-                fin = recv.queue.read == recv.final_size
-                if not data and not fin:
-                    continue
-                if fin:
-                    del self._streams[stream]
-                else:  # its turn is over
-                    self._streams[stream] = self._streams.pop(stream)
-                return Received(data, stream.stream_id, StreamFlags.FIN if fin else StreamFlags(0))
-            self.check_open()
-            self._readers = self.loop.create_future()
-            try:
-                await self._readers
-            finally:
-                self._readers = None
-
-    def stream(self, stream_id: int) -> Stream:
-        """An open stream; OSError EINVAL if there is none of that ID."""
-        stream = self.connection.streams.get(stream_id)
-        if stream is None:
-            raise OSError(errno.EINVAL, f"stream {stream_id} is not open")
-        return stream
-
-    def _find(self, stream_id: int) -> QuicStream:
-        stream = self.stream(stream_id)
-        return self._streams.get(stream) or self._adopt(stream)
-
-    # --- what streams call
-
-    def check_open(self) -> None:
-        conn = self.connection
-        if conn.state not in OPEN:
-            raise self._end()
-
-    def read(self, stream: Stream, limit: int) -> memoryview:
-        conn = self.connection
-        piece = conn.read_stream(stream, limit, self.loop.time())
-        if conn.control:
-            self._kick()
-        return piece
-
-    def write(self, stream: Stream, data: bytes | memoryview, *, fin: bool = False) -> None:
-        self.connection.write_stream(stream, data, fin=fin)
-        self._kick()
-
-    def send_buffer_limit(self) -> int:
-        """Bytes that a stream may hold unacknowledged: two windows, so that the next one is there in time."""
-        window = 2 * self.connection.recovery.cong.cwnd
-        return max(limits.SEND_BUFFER_MIN, min(window, limits.SEND_BUFFER_MAX))
-
-    def reset(self, stream: Stream, error_code: int) -> None:
-        self.connection.reset_stream(stream, error_code)
-        self._kick()
-
-    def reset_read(self, stream: Stream) -> None:
-        self.connection.reset_read(stream)
-
-    def stop_sending(self, stream: Stream, error_code: int) -> None:
-        self.connection.stop_sending(stream, error_code)
-        self._kick()
-
-    def update_keys(self) -> None:
-        """Begin a key update; OSError EINVAL while it is not permitted."""
-        try:
-            self.connection.update_keys(self.loop.time())
-        except MisuseError as error:
-            raise OSError(errno.EINVAL, str(error)) from error
-        self._kick()
-
-    def _kick(self) -> None:
-        if self._driver is not None and self._conn is not None:
-            self._driver.kick(self._conn)
-
     # --- from the driver
 
     def _on_progress(self) -> None:
@@ -478,54 +311,15 @@ class QuicSocket:
             return
         if conn.crypto_received:
             self._deliver_crypto()
-        streams = conn.streams
-        while streams.incoming:
-            self._incoming.append(self._adopt(streams.incoming.popleft()))
-            _wake(self._waiter)
-        if conn.readable:
-            for stream in conn.readable:
-                adopted = self._streams.get(stream)
-                if adopted is not None:
-                    adopted.on_readable()
-            conn.readable.clear()
-            _wake(self._readers)
-        if conn.events:
-            _wake(self._readers)
-        if conn.writable:
-            for stream in conn.writable:
-                adopted = self._streams.get(stream)
-                if adopted is not None:
-                    adopted.on_writable()
-                    if stream.closed:
-                        del self._streams[stream]
-            conn.writable.clear()
-        while self._openers and (self._openers[0].done() or self._may_open()):
-            _wake(self._openers.popleft())
+        self._note_data(conn)
         if conn.state not in OPEN:
-            self._on_end()
+            self._note_end()
 
-    def _may_open(self) -> bool:
-        streams = self.connection.streams
-        return streams.can_open(0) or streams.can_open(2)
-
-    def _on_end(self) -> None:
-        """The connection is over: everybody who waits gets to hear of it."""
+    def _note_end(self) -> None:
         self.net.release(self)
-        for adopted in self._streams.values():
-            adopted.on_readable()
-            adopted.on_writable()
-        while self._openers:
-            _wake(self._openers.popleft())
-        _wake(self._waiter)
-        _wake(self._readers)
+        super()._note_end()
 
     # --- the end
-
-    async def shutdown(self, how: int = _socket.SHUT_WR) -> None:
-        """SHUT_WR: end the sending direction of every stream."""
-        if how in (_socket.SHUT_WR, _socket.SHUT_RDWR):
-            for adopted in list(self._streams.values()):
-                await adopted.send_eof()
 
     async def close(self, code: int = 0, phrase: str = "") -> None:
         """Close at once: the connection with an application's code, or the listener. Twice is allowed.
@@ -535,7 +329,7 @@ class QuicSocket:
         if self._closed:
             return
         self._closed = True
-        _wake(self._waiter)
+        self._arrived.wake()
         driver = self._driver
         if driver is None:
             return
@@ -547,7 +341,7 @@ class QuicSocket:
         if self._conn is not None:
             self._conn.close(self.loop.time(), code, phrase, frame_type=None)
             self._kick()
-            self._on_end()
+            self._note_end()
         driver.release()
 
     async def wait_closed(self) -> None:
@@ -555,11 +349,6 @@ class QuicSocket:
         the kernel's buffer is full."""
         if self._driver is not None:
             await self._driver.wait_closed()
-
-
-def _wake(waiter: asyncio.Future[Any] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)
 
 
 _DRIVERS: WeakKeyDictionary[HandshakeNet, dict[tuple[str, int], Driver]] = WeakKeyDictionary()

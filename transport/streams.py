@@ -105,6 +105,10 @@ class Streams:
     def can_open(self, kind: int) -> bool:
         return self._local[kind].opened < self._local[kind].limit
 
+    def next_id(self, kind: int) -> int:
+        """The ID that `open` would give."""
+        return self._local[kind].opened << 2 | kind | self._is_server
+
     def local_limit(self, kind: int) -> int:
         return self._local[kind].limit
 
@@ -113,7 +117,7 @@ class Streams:
         opened = self._local[kind]
         if opened.opened >= opened.limit:
             raise MisuseError("the peer's limit of streams is reached")
-        stream_id = opened.opened << 2 | kind | self._is_server
+        stream_id = self.next_id(kind)
         opened.opened += 1
         return self._create(stream_id, local=True)
 

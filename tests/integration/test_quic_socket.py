@@ -134,19 +134,19 @@ def test_messages_as_linux_has_them(agents: Agents, pki: Pki) -> None:
 
     async def body(client: QuicSocket, server: QuicSocket) -> None:
         flags = StreamFlags.NEW | StreamFlags.UNI | StreamFlags.FIN
-        assert await client.sendmsg(b"one", -1, flags) == (3, 2)
-        assert await client.sendmsg(b"two", -1, StreamFlags.NEW) == (3, 0)
-        assert await client.sendmsg(b" more", 0, StreamFlags.FIN) == (5, 0)
+        assert await client.send(b"one", -1, flags) == (3, 2)
+        assert await client.send(b"two", -1, StreamFlags.NEW) == (3, 0)
+        assert await client.send(b" more", 0, StreamFlags.FIN) == (5, 0)
         found: dict[int, bytes] = {}
         ended: set[int] = set()
         while len(ended) < 2:
-            data, stream_id, flag, _ = await server.recvmsg()
+            data, stream_id, flag, *_ = await server.recv()
             found[stream_id] = found.get(stream_id, b"") + data
             if flag & StreamFlags.FIN:
                 ended.add(stream_id)
         assert found == {2: b"one", 0: b"two more"}
         with pytest.raises(OSError) as caught:
-            await client.sendmsg(b"x", 40)
+            await client.send(b"x", 40)
         assert caught.value.errno == errno.EINVAL
         # RESET and STOP_SENDING reach the other end with their codes.
         stream = client.open_stream()
