@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
-from quicfs.transport import delivery, establish, key_update, limits, rx, stats, tx
+from quicfs.transport import delivery, early_data, establish, key_update, limits, rx, stats, tx
 from quicfs.transport.ack_frequency import AckFrequency
 from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
@@ -20,6 +20,7 @@ from quicfs.transport.cong import make_congestion_control
 from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
 from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys
 from quicfs.transport.datagrams import Datagrams
+from quicfs.transport.early_data import EarlyData
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
 from quicfs.transport.events import Events
 from quicfs.transport.frame import ConnectionCloseFrame, NewConnectionIdFrame
@@ -88,6 +89,7 @@ class Connection:
         self.application = PacketNumberSpace(PacketType.ONE_RTT, CryptoLevel.APP, limits.MAX_ACK_DELAY)
         self.spaces = (self.initial, self.handshake, self.application)
         self.key_phases = KeyPhases(config.update_keys_after)
+        self.early = EarlyData()
         base = limits.MIN_INITIAL_DATAGRAM
         pmtud = Pmtud(base, min(mtu_bound, limits.MAX_UDP_PAYLOAD) if config.probe_mtu else base)
         self.path = Path(remote, local, pmtud, validated=address_validated or not is_server, ecn=config.ecn)
@@ -172,17 +174,15 @@ class Connection:
         """When `handle_timeout` wants to be called at the latest."""
         timers = self.timers
         if self.state in OPEN:
-            timers.set(
-                Timer.LOSS,
-                self.recovery.loss_deadline(
-                    at_amplification_limit=self.path.allowance() < limits.MIN_INITIAL_DATAGRAM
-                ),
-            )
+            limited = self.path.allowance() < limits.MIN_INITIAL_DATAGRAM
+            timers.set(Timer.LOSS, self.recovery.loss_deadline(at_amplification_limit=limited))
             ack_at: float | None = None
             for space in self.spaces:
                 due = space.received.ack_at
-                if due is not None and (ack_at is None or due < ack_at):
+                if due is not None and (ack_at is None or due < ack_at) and space.keys_out is not None:
                     ack_at = due
+            if limited:
+                ack_at = None  # what lifts the limit lets the ACK out too
             timers.set(Timer.ACK_DELAY, ack_at)
             timers.set(Timer.PMTUD, self.path.pmtud.timeout() if self.recovery.handshake_confirmed else None)
         return timers.next()
@@ -245,11 +245,24 @@ class Connection:
         """TLS is done on our side."""
         establish.handshake_complete(self, now)
 
+    def prepare_early_data(self, remembered: TransportParameters) -> None:
+        """Client: use the limits that the server had when it gave the ticket, for 0-RTT."""
+        early_data.prepare(self, remembered)
+
+    def refuse_early_data(self) -> None:
+        """TLS heard that the server does not take them; comes before the server's parameters."""
+        early_data.refuse(self)
+
     def install_secret(self, level: int, suite: CipherSuite, secret: bytes, *, send: bool) -> None:
+        if level == CryptoLevel.EARLY:
+            early_data.install(self, suite, secret, send=send)
+            return
         space = self.space_of(level)
         keys = Keys(suite, secret, self.version)
         if send:
             space.keys_out = keys
+            if space is self.application:
+                self.early.keys_out = None  # RFC 9001 §4.9.3
         else:
             space.keys_in = keys
             if space is self.application:
@@ -485,5 +498,6 @@ _ON_TIMER: Final[dict[Timer, Callable[[Connection, float], None]]] = {
     Timer.KEEP_ALIVE: Connection._on_keep_alive_timer,
     Timer.PACING: Connection._on_transmit_timer,
     Timer.PMTUD: Connection._on_pmtud_timer,
+    Timer.EARLY_KEYS: early_data.on_keys_timer,
     Timer.KEY_DISCARD: key_update.on_discard_timer,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from quicfs.transport import limits, transport_param
+from quicfs.transport import early_data, limits, transport_param
 from quicfs.transport.ack_frequency import own_min_ack_delay_us
 from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
@@ -61,6 +61,7 @@ def set_peer_parameters(conn: Connection, data: bytes) -> None:
     for name, value, wanted in expected:
         if value != wanted:
             raise ProtocolViolation(TransportErrorCode.TRANSPORT_PARAMETER_ERROR, f"{name} does not match")
+    early_data.settle(conn, peer)
     conn.peer = peer
     conn.streams.apply_peer_parameters(peer)
     conn.recovery.max_ack_delay = peer.max_ack_delay_ms / 1000
@@ -98,6 +99,7 @@ def handshake_complete(conn: Connection, now: float) -> None:
     conn.move(State.CONNECTED)
     conn.established_at = now
     conn.timers.set(Timer.HANDSHAKE, None)
+    early_data.on_handshake_complete(conn, now)
     conn.touch(now)
     conn.offer_cids()
     if conn.is_server:

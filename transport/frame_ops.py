@@ -150,8 +150,11 @@ def _write_new_token(conn: Connection, argument: Any, room: int, now: float) -> 
 
 
 def _process_stream(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
-    stream_id, offset, data, fin = frame
+    stream_id, offset, data, fin = frame  # of a 0-RTT packet: those of 1-RTT packets do not come here
     conn.handle_stream_data(stream_id, offset, bytes(data), fin)
+    stream = conn.streams.get(stream_id)
+    if stream is not None:
+        stream.early = True
 
 
 def _stream_acked(conn: Connection, space: PacketNumberSpace, argument: Any) -> None:

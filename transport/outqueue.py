@@ -96,6 +96,11 @@ class OutQueue:
             for low, high in self._acked.missing(start, stop):
                 self._lost.add(low, high)
 
+    def start_again(self) -> None:
+        """Nothing was acknowledged, and nothing counts as sent."""
+        self.sent = 0
+        self._lost = RangeSet()
+
     def _release(self) -> None:
         head = self._head
         chunks, starts = self._chunks, self._starts

@@ -38,6 +38,11 @@ class QuicStream:
         return self._stream.stream_id
 
     @property
+    def early(self) -> bool:
+        """Something of it came in 0-RTT packets (see `QuicSocket.early_data`)."""
+        return self._stream.early
+
+    @property
     def peer(self) -> str:
         return self._owner.peer
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from quicfs.transport import limits
+from quicfs.transport.errors import ProtocolViolation
+from quicfs.transport.transport_param import TransportParameters, decode
 from quicfs.transport.wire.ticket import SessionTicket
 
 TICKET_SECRET_LENGTH: Final = 64
@@ -45,12 +47,15 @@ class Resume:
         """To resume with, or for the next time; empty if there is none for this version of QUIC."""
         return self._given if self._ticket is not None and self._ticket.version == version else b""
 
-    def early_parameters(self, version: int) -> bytes | None:
+    def early_parameters(self, version: int) -> TransportParameters | None:
         """The server's transport parameters as remembered (RFC 9000 §7.4.1), if the ticket allows 0-RTT."""
         ticket = self._ticket
         if ticket is None or not ticket.early_data or ticket.version != version:
             return None
-        return ticket.parameters
+        try:
+            return decode(ticket.parameters, from_server=True)
+        except ProtocolViolation:
+            return None
 
     def use(self) -> None:
         """The handshake begins."""

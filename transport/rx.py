@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import delivery, establish, key_update, limits
+from quicfs.transport import delivery, early_data, establish, key_update, limits
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import FRAME_CODECS, parse_frame, parse_stream
 from quicfs.transport.frame_ops import FRAME_OPS
@@ -195,10 +195,14 @@ def _handle_long(
     elif header.packet_type is PacketType.HANDSHAKE:
         space = conn.handshake
     else:
-        return  # 0-RTT is not spoken here
+        space = conn.application
     if space.discarded:
         return
     keys = space.keys_in
+    if header.packet_type is PacketType.ZERO_RTT:
+        keys = conn.early.keys_in
+        if keys is None and not early_data.waits_for_keys(conn):
+            return
     if keys is None:
         _keep_undecryptable(conn, now, header.packet_type, data[pos : header.end], ecn)
         return
@@ -250,6 +254,7 @@ def _handle_retry(conn: Connection, now: float, header: LongHeader, packet: memo
     for run in conn.initial.sent:
         delivery.requeue(conn, conn.initial, run)
     conn.recovery.discard(conn.initial)
+    early_data.send_again(conn)
 
 
 # --- frames

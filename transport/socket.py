@@ -21,6 +21,7 @@ from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
 from quicfs.transport.data_socket import DataSocket
 from quicfs.transport.driver import Driver, resolve
+from quicfs.transport.early_data import EarlyState
 from quicfs.transport.endpoint import Listener
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
 from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest, HandshakeResult
@@ -145,6 +146,9 @@ class QuicSocket(DataSocket):
         driver = Driver(family, self._bound, remote)
         conn = driver.connect(remote, self._effective_config(), self._on_progress, token=self.resume.token)
         self._take(driver, conn)
+        remembered = self.resume.early_parameters(conn.version)
+        if self.options.early_data and remembered is not None:
+            conn.prepare_early_data(remembered)
 
     def _effective_config(self) -> ConnectionConfig:
         return replace(
@@ -221,6 +225,12 @@ class QuicSocket(DataSocket):
         conn.close(self.loop.time(), code, reason)
         self._kick()
 
+    @property
+    def early_data(self) -> EarlyState:
+        """What became of 0-RTT. A server may refuse what is not safe to repeat as long as `QuicStream.early` says that
+        it came in 0-RTT packets and `handshake` has not returned: until then it may be a replay."""
+        return self.connection.early.state
+
     def handshake_done(self) -> None:
         self.connection.handshake_complete(self.loop.time())
         self.resume.forget()
@@ -270,6 +280,9 @@ class QuicSocket(DataSocket):
         self._deliver_crypto()
 
     def install_secret(self, secret: uapi.CryptoSecret) -> None:
+        if secret.level == uapi.CryptoLevel.EARLY and secret.send and not secret.type:
+            self.connection.refuse_early_data()
+            return
         suite = CIPHER_SUITES.get(secret.type)
         if suite is None:
             raise ValueError(f"cipher type {secret.type} is not known")

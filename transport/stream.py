@@ -139,6 +139,17 @@ class SendPart:
         self.queue.sent = self.queue.end = self.queue.acked = final
         return True
 
+    def start_again(self, limit: int) -> None:
+        """As if nothing had been sent: the peer forgot it (RFC 9001 §4.6.2)."""
+        self.credit = SendCredit(limit)
+        self.fin_sent = False
+        if self.state is SendState.RESET_SENT:
+            self.queue.sent = self.queue.end = self.queue.acked = 0
+            return
+        self.queue.start_again()
+        if self.state is SendState.DATA_SENT:
+            self.state = SendState.SEND
+
     def on_reset_acked(self) -> None:
         if self.state is SendState.RESET_SENT:
             self.state = SendState.RESET_RECVD
@@ -216,12 +227,22 @@ class RecvPart:
 class Stream:
     """A stream of any of the four kinds (RFC 9000 §2.1); a part that the kind does not have is None."""
 
-    __slots__ = ("__weakref__", "recv", "send", "stream_id")
+    __slots__ = ("__weakref__", "early", "recv", "send", "stream_id")
 
     def __init__(self, stream_id: int, send: SendPart | None, recv: RecvPart | None) -> None:
         self.stream_id = stream_id
+        self.early = False  # something of it came in 0-RTT packets
         self.send = send
         self.recv = recv
+
+    def give_up(self) -> None:
+        """The peer does not know the stream after all: its users see it reset."""
+        if self.send is not None:
+            self.send.reset(0)
+            self.send.on_reset_acked()
+            self.send.stop_code = 0
+        if self.recv is not None:
+            self.recv.state = RecvState.RESET_RECVD
 
     @property
     def closed(self) -> bool:

@@ -94,6 +94,41 @@ class Streams:
         self._local[BIDI].limit = max(self._local[BIDI].limit, peer.initial_max_streams_bidi)
         self._local[UNI].limit = max(self._local[UNI].limit, peer.initial_max_streams_uni)
 
+    def raise_limits(self, peer: TransportParameters) -> None:
+        """Streams that were opened under remembered limits may go as far as the real ones, which are no smaller."""
+        for stream in self:
+            if stream.send is not None and stream.send.credit.raise_to(self._first_limit(stream, peer)):
+                self.update_ready(stream)
+
+    def start_again(self, peer: TransportParameters) -> list[Stream]:
+        """Nothing has been sent, and `peer`'s limits replace the remembered ones (RFC 9001 §4.6.2). Returns the streams
+        that these do not allow: they are given up, as if the peer had reset them."""
+        self.send_credit = SendCredit()
+        for opened in self._local.values():
+            opened.limit = 0
+        self.apply_peer_parameters(peer)
+        given_up: list[Stream] = []
+        for stream in self:
+            send = stream.send
+            assert send is not None, "the peer has opened none yet"
+            opened = self._local[stream.stream_id & 2]
+            if stream.stream_id >> 2 < opened.limit:
+                send.start_again(self._first_limit(stream, peer))
+                self.update_ready(stream)
+                continue
+            opened.opened = opened.limit
+            del self._streams[stream.stream_id]
+            self.ready.pop(stream, None)
+            stream.give_up()
+            given_up.append(stream)
+        return given_up
+
+    @staticmethod
+    def _first_limit(stream: Stream, peer: TransportParameters) -> int:
+        if is_unidirectional(stream.stream_id):
+            return peer.initial_max_stream_data_uni
+        return peer.initial_max_stream_data_bidi_remote
+
     def handle_max_streams(self, kind: int, limit: int) -> bool:
         if limit <= self._local[kind].limit:
             return False

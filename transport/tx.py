@@ -81,6 +81,10 @@ def _handshake_datagram(conn: Connection, now: float, buffer: memoryview) -> Tra
             continue
         packets.append((space, LongPacket(space.packet_type, space.keys_out, pn, pn_length, token, builder)))
         room = builder.room
+    early = _fill_0rtt(conn, now, room)
+    if early is not None:
+        packets.append((conn.application, early))
+        room = early.builder.room
     builder_1rtt = _fill_early_1rtt(conn, now, room)
     if not packets:
         return _finish_1rtt(conn, now, buffer, builder_1rtt) if builder_1rtt is not None else None
@@ -105,7 +109,7 @@ def _handshake_datagram(conn: Connection, now: float, buffer: memoryview) -> Tra
         )
     if builder_1rtt is not None:
         end = _seal_1rtt(conn, now, buffer, end, builder_1rtt)
-    if not conn.is_server and packets[-1][0] is conn.handshake:
+    if not conn.is_server and any(space is conn.handshake for space, _ in packets):
         establish.discard_space(conn, conn.initial)  # RFC 9001 §4.9.1
     return _transmit(conn, buffer[:end], end, 1, now)
 
@@ -116,7 +120,7 @@ def _fill_crypto_packet(
     """ACK and CRYPTO of one handshake level."""
     queue = space.crypto_out
     wants = queue.has_lost or queue.unsent > 0
-    may_send = space.probes > 0 or conn.recovery.window > 0
+    may_send = space.probes > 0 or _handshake_window(conn) > 0
     sends = may_send and (wants or space.probes > 0)
     if space.received.ack_at is not None and (sends or space.received.ack_at <= now):
         _add_ack(conn, space, builder, now)
@@ -136,6 +140,28 @@ def _fill_crypto_packet(
         if not builder.eliciting:
             builder.add(_PING, None)
         space.probes -= 1
+
+
+def _handshake_window(conn: Connection) -> int:
+    """Application data under way before the handshake is over do not stop it: nothing would ever declare them lost,
+    since they get no probe timeout until it is confirmed (RFC 9002 §6.2.1)."""
+    return conn.recovery.window + sum(run.size for run in conn.application.sent if run.in_flight)
+
+
+def _fill_0rtt(conn: Connection, now: float, room: int) -> LongPacket | None:
+    """A client's data before the handshake is complete, if TLS allows them (RFC 9001 §4.6)."""
+    space, keys = conn.application, conn.early.keys_out
+    if keys is None:
+        return None
+    pn = space.sent.next_pn
+    pn_length = packet_number_length(pn, space.sent.largest_acked)
+    dcid = conn.peer_cids.current.cid
+    room -= long_packet_overhead(PacketType.ZERO_RTT, dcid, conn.local_cid, b"", pn_length)
+    if room < _MIN_CHUNK:
+        return None
+    builder = PacketBuilder(room)
+    _fill_1rtt(conn, now, builder)
+    return None if builder.empty else LongPacket(PacketType.ZERO_RTT, keys, pn, pn_length, b"", builder)
 
 
 def _fill_early_1rtt(conn: Connection, now: float, room: int) -> PacketBuilder | None:
@@ -287,7 +313,7 @@ def _fill_1rtt(conn: Connection, now: float, builder: PacketBuilder, *, windowed
         _add_control(conn, builder, now)
     if conn.datagrams.outgoing:
         conn.datagrams.fill(builder, conn.path.pmtud.current - short_overhead(conn, 4), now)
-    if conn.recovery.handshake_confirmed or conn.peer is not None:
+    if conn.streams.ready:
         _add_streams(conn, builder)
     if probing:
         if not builder.eliciting and builder.room:

@@ -17,6 +17,7 @@ from quicfs.transport.endpoint import Endpoint, Listener
 from quicfs.transport.errors import ProtocolViolation
 from quicfs.transport.state import State
 from quicfs.transport.stream import RecvState, Stream
+from quicfs.transport.transport_param import TransportParameters
 
 from .fake_tls import FakeTls
 from .network import Address, Datagram, Network
@@ -55,6 +56,9 @@ class App:
 
     def set_peer_parameters(self, data: bytes) -> None:
         self.conn.set_peer_parameters(data)
+
+    def refuse_early_data(self) -> None:
+        self.conn.refuse_early_data()
 
     def handshake_complete(self) -> None:
         self.conn.handshake_complete(self.host.network.now)
@@ -150,10 +154,16 @@ class Host:
         alpn: bytes = ALPN,
         validate_address: bool = False,
         certificate: int = 2500,
+        early_data: bool = False,
+        tickets: int = 0,
         accept: Callable[[App], None] | None = None,
     ) -> None:
         def take(conn: Connection, chosen: bytes) -> bool:
-            app = self._add(conn, is_server=True, certificate=certificate)
+            app = App(self, conn)
+            app.tls = FakeTls(
+                app, is_server=True, certificate=certificate, early_data=early_data, tickets=tickets
+            )
+            self._add(app)
             if accept is not None:
                 accept(app)
             return True
@@ -168,21 +178,26 @@ class Host:
         *,
         alpn: bytes = ALPN,
         padding: int = 0,
+        token: bytes = b"",
+        remembered: TransportParameters | None = None,
+        early: Callable[[App], None] = lambda app: None,
     ) -> App:
-        conn = self.endpoint.connect(self.network.now, remote, config or ConnectionConfig())
-        app = self._add(conn, is_server=False, alpn=alpn, padding=padding)
+        """With `remembered` parameters of the server, early data are offered: what `early` does before TLS begins."""
+        conn = self.endpoint.connect(self.network.now, remote, config or ConnectionConfig(), token=token)
+        app = App(self, conn)
+        offers = remembered is not None
+        app.tls = FakeTls(app, is_server=False, alpn=alpn, padding=padding, early_data=offers)
+        self._add(app)
+        if remembered is not None:
+            conn.prepare_early_data(remembered)
+            early(app)
         app.tls.start()
         self.flush()
         return app
 
-    def _add(
-        self, conn: Connection, *, is_server: bool, alpn: bytes = ALPN, certificate: int = 0, padding: int = 0
-    ) -> App:
-        app = App(self, conn)
-        app.tls = FakeTls(app, is_server=is_server, alpn=alpn, certificate=certificate, padding=padding)
+    def _add(self, app: App) -> None:
         self.apps.append(app)
-        self._by_conn[conn] = app
-        return app
+        self._by_conn[app.conn] = app
 
     # --- the network's side
 

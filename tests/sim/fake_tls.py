@@ -13,7 +13,9 @@ from typing import Protocol
 from quicfs.transport.crypto import CipherSuite
 from quicfs.transport.uapi import CryptoLevel
 
-CLIENT_HELLO, SERVER_HELLO, ENCRYPTED_EXTENSIONS, CERTIFICATE, FINISHED = 1, 2, 8, 11, 20
+CLIENT_HELLO, SERVER_HELLO, NEW_SESSION_TICKET, ENCRYPTED_EXTENSIONS = 1, 2, 4, 8
+CERTIFICATE, FINISHED = 11, 20
+EARLY_DATA = 42
 SUITE = CipherSuite.AES_128_GCM
 
 
@@ -27,6 +29,8 @@ class TlsTransport(Protocol):
     def local_parameters(self) -> bytes: ...
 
     def set_peer_parameters(self, data: bytes) -> None: ...
+
+    def refuse_early_data(self) -> None: ...
 
     def handshake_complete(self) -> None: ...
 
@@ -43,23 +47,25 @@ def _extension(number: int, data: bytes) -> bytes:
     return number.to_bytes(2, "big") + _vector(2, data)
 
 
-def client_hello(alpn: bytes, parameters: bytes, padding: int = 0) -> bytes:
+def client_hello(alpn: bytes, parameters: bytes, padding: int = 0, *, early_data: bool = False) -> bytes:
     """A ClientHello with ALPN, transport parameters (0x39) and an unknown extension of `padding` bytes."""
     extensions = _extension(16, _vector(2, _vector(1, alpn))) + _extension(0x39, parameters)
     extensions += _extension(0xFAFA, bytes(padding))
+    if early_data:
+        extensions += _extension(EARLY_DATA, b"")
     body = b"\x03\x03" + bytes(32) + b"\0" + _vector(2, b"\x13\x01") + _vector(1, b"\0")
     return _message(CLIENT_HELLO, body + _vector(2, extensions))
 
 
-def _parameters_of(hello: bytes) -> bytes:
+def _extensions_of(hello: bytes) -> dict[int, bytes]:
     pos = 2 + 32 + 1 + 4 + 2 + 2
+    extensions: dict[int, bytes] = {}
     while pos < len(hello):
         number = int.from_bytes(hello[pos : pos + 2], "big")
         length = int.from_bytes(hello[pos + 2 : pos + 4], "big")
-        if number == 0x39:
-            return hello[pos + 4 : pos + 4 + length]
+        extensions[number] = hello[pos + 4 : pos + 4 + length]
         pos += 4 + length
-    raise ValueError("no transport parameters")
+    return extensions
 
 
 def traffic_secret(level: CryptoLevel, *, from_server: bool) -> bytes:
@@ -68,7 +74,8 @@ def traffic_secret(level: CryptoLevel, *, from_server: bool) -> bytes:
 
 
 class FakeTls:
-    """One end. `certificate` is the size of the server's Certificate message."""
+    """One end. `certificate` is the size of the server's Certificate message. `early_data`: a client offers 0-RTT, a
+    server takes it. `tickets`: how many a server sends when the handshake is complete."""
 
     def __init__(
         self,
@@ -78,8 +85,13 @@ class FakeTls:
         alpn: bytes = b"smb",
         certificate: int = 2500,
         padding: int = 0,
+        early_data: bool = False,
+        tickets: int = 0,
     ) -> None:
         self.complete = False
+        self.tickets: list[bytes] = []  # that came
+        self._early_data = early_data
+        self._issue = tickets
         self._transport = transport
         self._is_server = is_server
         self._alpn = alpn
@@ -89,8 +101,11 @@ class FakeTls:
 
     def start(self) -> None:
         """The client speaks first."""
-        hello = client_hello(self._alpn, self._transport.local_parameters(), self._padding)
+        parameters = self._transport.local_parameters()
+        hello = client_hello(self._alpn, parameters, self._padding, early_data=self._early_data)
         self._transport.send_crypto(CryptoLevel.INITIAL, hello)
+        if self._early_data:
+            self._install_early(send=True)
 
     def handle(self, level: int, data: bytes) -> None:
         self._buffers[CryptoLevel(level)] += data
@@ -114,21 +129,32 @@ class FakeTls:
                 level, SUITE, traffic_secret(level, from_server=self._is_server is send), send=send
             )
 
+    def _install_early(self, *, send: bool) -> None:
+        secret = traffic_secret(CryptoLevel.EARLY, from_server=False)
+        self._transport.install_secret(CryptoLevel.EARLY, SUITE, secret, send=send)
+
     def _serve(self, kind: int, body: bytes) -> None:
         transport = self._transport
         if kind == CLIENT_HELLO:
-            transport.set_peer_parameters(_parameters_of(body))
+            extensions = _extensions_of(body)
+            transport.set_peer_parameters(extensions[0x39])
+            self._early_data = self._early_data and EARLY_DATA in extensions
+            if self._early_data:
+                self._install_early(send=False)
             transport.send_crypto(CryptoLevel.INITIAL, _message(SERVER_HELLO, bytes(86)))
             self._install(CryptoLevel.HANDSHAKE)
             transport.send_crypto(
                 CryptoLevel.HANDSHAKE,
-                _message(ENCRYPTED_EXTENSIONS, transport.local_parameters())
+                _message(ENCRYPTED_EXTENSIONS, bytes((self._early_data,)) + transport.local_parameters())
                 + _message(CERTIFICATE, bytes(self._certificate))
                 + _message(FINISHED, bytes(32)),
             )
             self._install(CryptoLevel.APP)
         elif kind == FINISHED:
             self.complete = True
+            for number in range(self._issue):
+                ticket = _message(NEW_SESSION_TICKET, bytes((number,)) * 1500)
+                transport.send_crypto(CryptoLevel.APP, ticket)
             transport.handshake_complete()
 
     def _ask(self, kind: int, body: bytes) -> None:
@@ -136,7 +162,11 @@ class FakeTls:
         if kind == SERVER_HELLO:
             self._install(CryptoLevel.HANDSHAKE)
         elif kind == ENCRYPTED_EXTENSIONS:
-            transport.set_peer_parameters(body)
+            if self._early_data and not body[0]:
+                transport.refuse_early_data()
+            transport.set_peer_parameters(body[1:])
+        elif kind == NEW_SESSION_TICKET:
+            self.tickets.append(body)
         elif kind == FINISHED:
             self._install(CryptoLevel.APP)
             transport.send_crypto(CryptoLevel.HANDSHAKE, _message(FINISHED, bytes(32)))
