@@ -1,10 +1,12 @@
-"""The two links of every measurement: loopback as it is, and a veth pair of MTU 1500 between namespaces."""
+"""The links of the measurements: loopback as it is, a veth pair of MTU 1500 between namespaces, and a bad one."""
 
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from tests.netlab import LinkSettings, Netlab
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,10 @@ class Link:
     server_address: str
     server_prefix: tuple[str, ...] = ()
     client_prefix: tuple[str, ...] = ()
+    first_size: int = 4 << 20
+    """Bytes of the first trial: about a second on this link."""
+    stretch: float = 1.0
+    """How much longer than others its runs are: chance has to even out."""
 
 
 @contextmanager
@@ -53,8 +59,25 @@ def veth_1500() -> Iterator[Link]:
             _ip("netns", "delete", namespace)  # takes its end of the pair along, and with it the other
 
 
+@contextmanager
+def wan() -> Iterator[Link]:
+    """A round trip of 50 ms, 1% of the packets lost each way at random, no rate limit (tests/netlab)."""
+    each_way = LinkSettings(delay=0.025, loss=0.01)
+    with Netlab(each_way, each_way) as lab:
+        yield Link(
+            "wan-50ms-1%",
+            "192.0.2.1",
+            lab.server.prefix,
+            lab.client.prefix,
+            first_size=256 << 10,
+            stretch=4.0,
+        )
+
+
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
-LINKS = {"loopback": loopback, "veth-1500": veth_1500}
+LOCAL = {"loopback": loopback, "veth-1500": veth_1500}
+WAN = {"wan-50ms-1%": wan}
+LINKS = LOCAL | WAN

@@ -12,7 +12,7 @@ from tests.interop.peers.processes import ProcessFailed, free_port, server
 from tests.perf.contenders import Contender, Direction
 from tests.perf.links import Link
 
-FIRST_SIZE = 4 << 20
+SMALLEST_SIZE = 64 << 10
 LARGEST_SIZE = 8 << 30
 SETTLE_RATIO = 4.0  # a trial shorter than the aimed time by more than this is repeated with more bytes
 
@@ -36,12 +36,12 @@ class Result:
 Transfer = Callable[[int], float]
 
 
-def suitable_size(transfer: Transfer, seconds: float) -> int:
-    """How many bytes take about `seconds`, found with growing trials."""
-    size = FIRST_SIZE
+def suitable_size(transfer: Transfer, seconds: float, first: int) -> int:
+    """How many bytes take about `seconds`, found with growing trials from `first` on."""
+    size = first
     while True:
         took = transfer(size)
-        wanted = min(max(int(size * seconds / took) >> 20 << 20, FIRST_SIZE), LARGEST_SIZE)
+        wanted = min(max(int(size * seconds / took) >> 16 << 16, SMALLEST_SIZE), LARGEST_SIZE)
         if took * SETTLE_RATIO >= seconds or wanted <= size:
             return wanted
         size = min(wanted, size * 16)
@@ -97,7 +97,9 @@ def measure(
             now = [result for result in results if result.direction is direction and result.error is None]
             for result in now:
                 with _noted(result):
-                    result.size = suitable_size(transfers[result.contender, direction], seconds)
+                    result.size = suitable_size(
+                        transfers[result.contender, direction], seconds * link.stretch, link.first_size
+                    )
             for number in range(1, runs + 1):
                 for result in now:
                     if result.error is not None:
@@ -107,7 +109,7 @@ def measure(
                         result.gbit_per_s.append(result.size * 8 / took / 1e9)
                         tell(
                             f"{link.name} {direction.value} {result.contender}: run {number} of {runs}, "
-                            f"{result.size >> 20} MiB, {result.gbit_per_s[-1]:.3f} Gbit/s"
+                            f"{result.size / 1e6:,.1f} MB, {result.gbit_per_s[-1]:.3f} Gbit/s"
                         )
     return results
 

@@ -1,11 +1,11 @@
 """The table: on a terminal, as Markdown for the README, as JSON."""
 
 import datetime
-import json
 import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -38,11 +38,15 @@ def _rows(results: Sequence[Result], ours: str = "quicfs") -> list[list[str]]:
             if median is None:
                 row.append("failed")
             elif contender == ours or not own:
-                row.append(f"{median:.2f}")
+                row.append(_speed(median))
             else:
-                row.append(f"{median:.2f} (×{own / median:.1f})")
+                row.append(f"{_speed(median)} (×{own / median:.1f})")
         rows.append(row)
     return rows
+
+
+def _speed(gbit_per_s: float) -> str:
+    return f"{gbit_per_s:.2f}" if gbit_per_s >= 0.1 else f"{gbit_per_s:.4f}"
 
 
 def _headings(results: Sequence[Result]) -> list[str]:
@@ -71,25 +75,22 @@ def markdown(results: Sequence[Result], contenders: Sequence[Contender], runs: i
     return "\n".join([*lines, "", caption(runs) + ".", ""])
 
 
-def as_json(results: Sequence[Result], contenders: Sequence[Contender], runs: int) -> str:
-    return json.dumps(
-        {
-            "machine": machine(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "runs": runs,
-            "versions": {contender.name: contender.version for contender in contenders},
-            "results": [
-                {
-                    "link": result.link,
-                    "direction": result.direction.value,
-                    "contender": result.contender,
-                    "bytes": result.size,
-                    "gbit_per_s": [round(value, 4) for value in result.gbit_per_s],
-                    "median": result.median,
-                    "error": result.error,
-                }
-                for result in results
-            ],
-        },
-        indent=2,
-    )
+def as_json(results: Sequence[Result], contenders: Sequence[Contender], runs: int) -> dict[str, Any]:
+    return {
+        "machine": machine(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "runs": runs,
+        "versions": {contender.name: contender.version for contender in contenders},
+        "results": [
+            {
+                "link": result.link,
+                "direction": result.direction.value,
+                "contender": result.contender,
+                "bytes": result.size,
+                "gbit_per_s": [round(value, 4) for value in result.gbit_per_s],
+                "median": result.median,
+                "error": result.error,
+            }
+            for result in results
+        ],
+    }
