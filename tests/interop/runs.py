@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from tests.interop.cases import Case
 from tests.interop.chain import write_chain
 from tests.interop.checks import CheckFailed, Evidence
 from tests.interop.contract import EXIT_OK, EXIT_UNSUPPORTED, PORT
-from tests.interop.implementations import Implementation, alpn_of
+from tests.interop.implementations import OURS, Implementation, alpn_of
 from tests.interop.trace import Trace, TraceError
-from tests.netlab import Namespace, Netlab
+from tests.netlab import Captured, Namespace, Netlab
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _START_S: Final = 30.0
@@ -163,14 +163,12 @@ class Bench:
                 _stop(serving)
             _judge_status(status, client, folder / "client")
             addresses = (ends.address, ends.address6, ends.other, ends.other6)
-        packets = lab.packets()
-        key_log = next((file for side in ("client", "server") if (file := _key_log(folder / side))), None)
-        traces = {side: Trace(packets, side, addresses, folder, key_log) for side in ("client", "server")}
-        evidence = Evidence(
-            content, folder / "downloads", traces["client"], traces["server"], key_log is not None
-        )
+        evidence = evidence_of(folder, content, lab.packets(), addresses)
         for check in case.all_checks():
             check(evidence)
+        for one, side in ((client, "client"), (server, "server")):
+            if one.name == OURS and "Traceback" in (folder / side / "log").read_text(errors="replace"):
+                raise CheckFailed(f"the {side} logged a traceback")
 
     def _start(
         self, where: Namespace, what: Implementation, folder: Path, environment: Mapping[str, str]
@@ -223,6 +221,15 @@ class Bench:
                 folder.mkdir()
                 yield folder
                 return
+
+
+def evidence_of(
+    folder: Path, content: Mapping[str, bytes], packets: Sequence[Captured], server: Sequence[str]
+) -> Evidence:
+    """What a run left in its folder. `server`: the addresses of the server."""
+    key_log = next((file for side in ("client", "server") if (file := _key_log(folder / side))), None)
+    traces = {side: Trace(packets, side, server, folder, key_log) for side in ("client", "server")}
+    return Evidence(content, folder / "downloads", traces["client"], traces["server"], key_log is not None)
 
 
 def _stop(process: subprocess.Popen[Any]) -> None:
