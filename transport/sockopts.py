@@ -123,10 +123,7 @@ def _get_session_ticket(sock: QuicSocket, value: bytes) -> bytes:
 
 
 def _set_session_ticket(sock: QuicSocket, value: bytes) -> None:
-    """A client's ticket before the handshake; a new one from the agent. On a listener the secret of its tickets."""
-    version = sock.connection.version if sock.connected else uapi.QUIC_VERSION_1
-    if sock.resume.set_ticket(value, version):
-        sock.connection.emit(uapi.Event.NEW_SESSION_TICKET, sock.resume.ticket(version))
+    sock.set_ticket(value)
 
 
 def _set_secret(sock: QuicSocket, value: bytes) -> None:
