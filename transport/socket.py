@@ -306,7 +306,7 @@ class QuicSocket(DataSocket):
         return self._request is None and self._crypto_reader is None and conn.state is State.HANDSHAKE
 
     def set_ticket(self, value: bytes) -> None:
-        """A client's ticket before the handshake, a new one from the agent after it; on a listener its tickets' secret."""
+        """A client's ticket before the handshake, or a new one from the agent; on a listener its tickets' secret."""
         version = self._conn.version if self._conn is not None else uapi.QUIC_VERSION_1
         if self.resume.set_ticket(value, version):
             self.connection.emit(uapi.Event.NEW_SESSION_TICKET, self.resume.ticket(version))
