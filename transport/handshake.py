@@ -157,7 +157,13 @@ class _Descriptor:
             for message in calls.messages(calls.build_crypto(Op.RECVMSG, level, data)):
                 self._channel.send(message)
         except OSError as error:
-            self._pending.finish(error.errno or errno.EIO)
+            self._finish(error.errno or errno.EIO)
+
+    def _finish(self, status: int) -> None:
+        """The agent has closed its end, which is no failure if it had said DONE before."""
+        if self._pending.agent is not None:
+            self._pending.agent.read_now()
+        self._pending.finish(status)
 
     def _on_message(self, data: bytes, fds: list[int]) -> None:
         for fd in fds:
@@ -211,11 +217,9 @@ class _Descriptor:
     def _on_close(self, error: Exception | None) -> None:
         if error is not None:
             _log.warning("an agent broke the descriptor's protocol: %s", error)
-        if self._pending.agent is not None:
-            self._pending.agent.read_now()  # DONE may have been sent just before
+        self._finish(errno.ECONNRESET)
         if self._pending.collects_s:
             self._port.attach_crypto_reader(None)
-        self._pending.finish(errno.ECONNRESET)
 
 
 class _Agent:

@@ -29,7 +29,6 @@ class SmallPeer:
     protocol: str = "udp"
     needs: str | None = None
     streams: bool = True
-    resumes: bool = True
 
     @property
     def missing(self) -> str | None:
@@ -44,7 +43,7 @@ class SmallPeer:
 
 
 PEERS = (
-    SmallPeer("quicfs", ("quicfs_small",), resumes=False),
+    SmallPeer("quicfs", ("quicfs_small",)),
     SmallPeer("aioquic", ("aioquic_small", "aioquic"), needs="aioquic"),
     SmallPeer("qh3", ("aioquic_small", "qh3"), needs="qh3"),
     SmallPeer("tls-tcp", ("tls_small",), protocol="tcp", streams=False),

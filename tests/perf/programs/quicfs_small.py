@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from quicfs.agents import PrivateAgent, client_configuration, server_configuration
@@ -16,9 +17,11 @@ from quicfs.transport.config import ConnectionConfig, default_parameters
 from quicfs.transport.handshake import HandshakeNet, HandshakeRequest
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.socket import QuicSocket
-from quicfs.transport.uapi import AuthMode, MessageType, SockOpt
+from quicfs.transport.uapi import AuthMode, Event, MessageType, SockOpt
 from tests.perf.programs import arguments
 from tests.perf.programs.arguments import ALPN, IDLE_S, NAME, PARALLEL, REQUEST, SAME, SIZE
+
+TICKET_S = 5
 
 
 def config() -> ConnectionConfig:
@@ -91,13 +94,27 @@ class Client:
     def __init__(self, net: HandshakeNet, options: argparse.Namespace) -> None:
         self._net = net
         self._address = (options.host, options.port)
+        self._ticket = b""
 
-    async def connect(self) -> QuicSocket:
+    async def connect(self, *, wants_ticket: bool = False) -> QuicSocket:
         conn = QuicSocket(self._net, config=config())
         conn.setsockopt(SockOpt.ALPN, ALPN.encode())
+        if wants_ticket:
+            conn.setsockopt(SockOpt.CONFIG, replace(conn.options, receive_session_ticket=TICKET_S).pack())
+        if self._ticket:
+            conn.setsockopt(SockOpt.SESSION_TICKET, self._ticket)
         await conn.connect(self._address)
         await conn.handshake(HandshakeRequest(MessageType.CLIENTHELLO, 30_000, peername=NAME))
         return conn
+
+    async def use_a_ticket(self) -> None:
+        conn = await self.connect(wants_ticket=True)
+        conn.subscribe(Event.NEW_SESSION_TICKET, on=True)
+        async with asyncio.timeout(TICKET_S):
+            while not conn.getsockopt(SockOpt.SESSION_TICKET):
+                await conn.recvmsg()
+        self._ticket = conn.getsockopt(SockOpt.SESSION_TICKET)
+        await conn.close()
 
     async def handshakes(self, seconds: float, parallel: int) -> tuple[int, float]:
         count = 0
@@ -167,6 +184,8 @@ async def connect(options: argparse.Namespace) -> None:
         if options.task == "idle":
             await client.idle(options.count, options.parallel)
         elif options.task == "handshakes":
+            if options.resume:
+                await client.use_a_ticket()
             arguments.report(*await client.handshakes(options.seconds, options.parallel))
         else:
             arguments.report(*await client.requests(options.mode, options.seconds, options.parallel))

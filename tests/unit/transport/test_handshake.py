@@ -181,6 +181,24 @@ def test_whole_contract() -> None:
     run(main)
 
 
+def test_crypto_that_comes_when_the_agent_is_done_already() -> None:
+    """A server's session ticket overtakes the agent's word: its end of the descriptor is closed then, and DONE unread."""
+
+    async def main(net: HandshakeNet) -> None:
+        agent, port = Agent(net), Port()
+        outcome = file(net, port)
+        request, descriptor = await agent.take()
+        assert port.reader is not None
+        agent.send(netlink.Done(0, request.sockfd))
+        descriptor.close()
+        port.reader(0, b"a session ticket")
+        assert await outcome == HandshakeResult()
+        assert port.done
+        agent.close()
+
+    run(main)
+
+
 def test_calls_that_fail() -> None:
     async def main(net: HandshakeNet) -> None:
         agent, port = Agent(net), Port()
