@@ -18,7 +18,7 @@ from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.cong import make_congestion_control
 from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
-from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys
+from quicfs.transport.crypto import CipherSuite, Keys
 from quicfs.transport.datagrams import Datagrams
 from quicfs.transport.early_data import EarlyData
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
@@ -28,7 +28,7 @@ from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.frame_type import FrameType
 from quicfs.transport.key_update import KeyPhases
 from quicfs.transport.pacer import Pacer
-from quicfs.transport.packet import PacketType
+from quicfs.transport.packet import VERSION_1, PacketType
 from quicfs.transport.path import Address, Path
 from quicfs.transport.pmtud import Pmtud
 from quicfs.transport.pnspace import PacketNumberSpace

@@ -9,9 +9,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from quicfs.transport.packet import VERSION_1, VERSION_2
 from quicfs.transport.protection import make_protection
-
-VERSION_1: Final = 0x00000001
 
 
 class CipherSuite(enum.Enum):
@@ -27,7 +26,7 @@ class CipherSuite(enum.Enum):
 
 
 class VersionLabels(NamedTuple):
-    """What a version of QUIC puts into its key schedule (RFC 9001 §5.1, §5.2)."""
+    """What a version of QUIC puts into its key schedule (RFC 9001 §5.1, §5.2, RFC 9369 §3.3)."""
 
     initial_salt: bytes
     key: bytes
@@ -43,6 +42,13 @@ VERSION_LABELS: Final = {
         b"quic iv",
         b"quic hp",
         b"quic ku",
+    ),
+    VERSION_2: VersionLabels(
+        bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"),
+        b"quicv2 key",
+        b"quicv2 iv",
+        b"quicv2 hp",
+        b"quicv2 ku",
     ),
 }
 

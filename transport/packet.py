@@ -18,6 +18,7 @@ from quicfs.transport import varint
 from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
 
 VERSION_1 = 0x00000001
+VERSION_2 = 0x6B3343CF  # RFC 9369 §3.1
 MAX_CID_LENGTH = 20
 RETRY_TAG_LENGTH = 16
 STATELESS_RESET_TOKEN_LENGTH = 16
@@ -57,6 +58,11 @@ VERSIONS: dict[int, VersionCodec] = {
         (PacketType.INITIAL, PacketType.ZERO_RTT, PacketType.HANDSHAKE, PacketType.RETRY),
         AESGCM(bytes.fromhex("be0c690b9f66575a1d766b54e368c84e")),  # RFC 9001 §5.8
         bytes.fromhex("461599d35d632bf2239825bb"),
+    ),
+    VERSION_2: VersionCodec(
+        (PacketType.RETRY, PacketType.INITIAL, PacketType.ZERO_RTT, PacketType.HANDSHAKE),  # RFC 9369 §3.2
+        AESGCM(bytes.fromhex("8fb4b01b56ac48e260fbcbcead7ccc92")),  # RFC 9369 §3.3.3
+        bytes.fromhex("d86969bc2d7c6d9990efb04a"),
     ),
 }
 SUPPORTED_VERSIONS = tuple(VERSIONS)

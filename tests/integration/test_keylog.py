@@ -10,9 +10,9 @@ from typing import Any, Final
 import pytest
 
 from quicfs.transport import limits
-from quicfs.transport.crypto import VERSION_1, CipherSuite, Keys, initial_secrets
+from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
 from quicfs.transport.frame import parse_frame
-from quicfs.transport.packet import PacketType, parse_long_header
+from quicfs.transport.packet import VERSION_1, PacketType, parse_long_header
 from quicfs.transport.socket import QuicSocket
 from tests.integration.handshake_rig import Agents, Pki, both, ports, run, toml
 from tests.integration.test_quic_socket import dial, listen, net_of, serve_one
