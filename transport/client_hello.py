@@ -1,4 +1,5 @@
-"""What routing needs of a ClientHello (RFC 8446 §4.1.2): the ALPN offer and the server name.
+"""What routing needs of a ClientHello (RFC 8446 §4.1.2): the ALPN offer, the server name and
+the transport parameters, which hold the versions of QUIC that a client speaks.
 
 One UDP port serves several listeners, so the endpoint must know what a client asks for before any TLS
 library sees the message. Nothing here is trusted for more than that choice.
@@ -15,6 +16,7 @@ from quicfs.transport.limits import MAX_CLIENT_HELLO
 _CLIENT_HELLO = 1
 _EXT_SERVER_NAME = 0  # RFC 6066 §3
 _EXT_ALPN = 16  # RFC 7301 §3.1
+_EXT_TRANSPORT_PARAMETERS = 0x39  # RFC 9001 §8.2
 _HOST_NAME = 0
 
 _UNEXPECTED_MESSAGE = 10  # alerts of RFC 8446 §6.2
@@ -25,6 +27,8 @@ class ClientHello(NamedTuple):
     alpn: tuple[bytes, ...]
     """As offered, best first; empty without the extension."""
     server_name: str | None
+    transport_parameters: bytes = b""
+    """As they came; empty without the extension."""
 
 
 def parse_client_hello(data: bytes | bytearray | memoryview) -> ClientHello | None:
@@ -53,16 +57,20 @@ def parse_client_hello(data: bytes | bytearray | memoryview) -> ClientHello | No
     body.vector(1)  # legacy_compression_methods
     alpn: tuple[bytes, ...] = ()
     server_name = None
+    parameters = b""
     extensions = _Reader(body.vector(2) if body else b"")
     body.must_be_empty()
     while extensions:
         extension = extensions.integer(2)
-        content = _Reader(extensions.vector(2))
+        value = extensions.vector(2)
+        content = _Reader(value)
         if extension == _EXT_ALPN:
             alpn = _parse_alpn(content)
         elif extension == _EXT_SERVER_NAME:
             server_name = _parse_server_name(content)
-    return ClientHello(alpn, server_name)
+        elif extension == _EXT_TRANSPORT_PARAMETERS:
+            parameters = value
+    return ClientHello(alpn, server_name, parameters)
 
 
 def _parse_alpn(content: _Reader) -> tuple[bytes, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from quicfs.transport import limits
+from quicfs.transport.packet import SUPPORTED_VERSIONS
 from quicfs.transport.trace import TracerFactory
 from quicfs.transport.transport_param import TransportParameters
 from quicfs.transport.uapi import CongestionAlgo
@@ -37,6 +38,11 @@ class ConnectionConfig:
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
     probe_mtu: bool = True
     ecn: bool = True
+    versions: tuple[int, ...] = SUPPORTED_VERSIONS  # that are spoken, best first
+    version: int = (
+        0  # of these: where a client begins; to which a server changes (RFC 9368). 0: the first; none
+    )
+    compatible_versions: bool = True  # let a server change the version (RFC 9368 §2.3)
     update_keys_after: int = limits.KEY_UPDATE_AFTER  # packets sent under one key (RFC 9001 §6.6)
     ack_frequency: bool = True  # let a peer ask for fewer ACKs, and ask it (draft-ietf-quic-ack-frequency)
     trace: TracerFactory | None = None  # who watches each connection; None: nobody

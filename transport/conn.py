@@ -43,6 +43,7 @@ from quicfs.transport.timer import Timer, Timers
 from quicfs.transport.trace import Tracer
 from quicfs.transport.transport_param import TransportParameters
 from quicfs.transport.uapi import CryptoLevel, Event
+from quicfs.transport.versions import Versions, preference
 
 
 class Connection:
@@ -64,12 +65,15 @@ class Connection:
         retry_scid: bytes | None = None,
         address_validated: bool = False,
         mtu_bound: int = limits.MAX_UDP_PAYLOAD,
+        version: int = VERSION_1,
+        after_negotiation: bool = False,
     ) -> None:
         self.config = config
         self.is_server = is_server
         self.created_at = now
         self.established_at: float | None = None
-        self.version = VERSION_1
+        self.version = version
+        self.versions = Versions(version, preference(config), reacted=after_negotiation)
         self.state = State.HANDSHAKE
         self.original_dcid = original_dcid
         self.retry_scid = retry_scid

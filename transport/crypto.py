@@ -116,3 +116,11 @@ class Keys:
         label = VERSION_LABELS[self._version].key_update
         secret = hkdf_expand_label(hash_type, self.secret, label, hash_type().digest_size)
         return Keys(self.suite, secret, self._version, self._hp)
+
+
+def initial_keys(version: int, dcid: bytes, *, is_server: bool) -> tuple[Keys, Keys]:
+    """Keys of Initial packets, in and out, for a client whose first packet went to `dcid` (RFC 9001 §5.2)."""
+    client, server = (
+        Keys(CipherSuite.AES_128_GCM, secret, version) for secret in initial_secrets(version, dcid)
+    )
+    return (client, server) if is_server else (server, client)

@@ -97,6 +97,12 @@ class Driver:
         self.own(conn, owner)
         return conn
 
+    def restart(self, conn: Connection, owner: Callable[[], None]) -> Connection:
+        """A client's connection met Version Negotiation: the one that follows it."""
+        again = self.endpoint.restart(self.loop.time(), conn)
+        self.own(again, owner)
+        return again
+
     def own(self, conn: Connection, owner: Callable[[], None]) -> None:
         """`owner` is called after anything happened to the connection."""
         self._owners[conn] = owner

@@ -74,7 +74,7 @@ def install(conn: Connection, suite: CipherSuite, secret: bytes, *, send: bool) 
     early = conn.early
     if send is conn.is_server:
         raise MisuseError("only clients send early data")
-    keys = Keys(suite, secret, conn.version)
+    keys = Keys(suite, secret, conn.versions.original)  # RFC 9369 §4.1
     if conn.is_server:
         early.keys_in = keys
         early.state = EarlyState.ACCEPTED

@@ -13,7 +13,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
-from quicfs.transport import limits, packet
+from quicfs.transport import limits, packet, versions
 from quicfs.transport.builder import Transmit
 from quicfs.transport.client_hello import parse_client_hello
 from quicfs.transport.config import ConnectionConfig
@@ -105,12 +105,31 @@ class Endpoint:
         self, now: float, remote: Address, config: ConnectionConfig, *, token: bytes = b""
     ) -> Connection:
         """A new client connection; it has something to transmit once TLS has."""
-        dcid = self._entropy(limits.LOCAL_CID_LENGTH)
-        conn = self._create(
-            config, now, is_server=False, remote=remote, local=None, peer_cid=dcid, original_dcid=dcid
-        )
+        conn = self._connect(now, remote, config, versions.preference(config)[0], after_negotiation=False)
         conn.token = token
         return conn
+
+    def restart(self, now: float, conn: Connection) -> Connection:
+        """A client's connection ended because the server named other versions: it begins anew (RFC 9368 §2.1)."""
+        version = conn.versions.next
+        assert version is not None
+        return self._connect(now, conn.path.remote, conn.config, version, after_negotiation=True)
+
+    def _connect(
+        self, now: float, remote: Address, config: ConnectionConfig, version: int, *, after_negotiation: bool
+    ) -> Connection:
+        dcid = self._entropy(limits.LOCAL_CID_LENGTH)
+        return self._create(
+            config,
+            now,
+            is_server=False,
+            remote=remote,
+            local=None,
+            peer_cid=dcid,
+            original_dcid=dcid,
+            version=version,
+            after_negotiation=after_negotiation,
+        )
 
     def forget(self, conn: Connection) -> None:
         """The connection is CLOSED; its IDs are free (the reset token still answers for them)."""
@@ -215,6 +234,8 @@ class Endpoint:
         original_dcid: bytes,
         retry_scid: bytes | None = None,
         address_validated: bool = False,
+        version: int = packet.VERSION_1,
+        after_negotiation: bool = False,
     ) -> Connection:
         cids: set[bytes] = set()
 
@@ -238,6 +259,8 @@ class Endpoint:
             retry_scid=retry_scid,
             address_validated=address_validated,
             mtu_bound=self._mtu_of(remote),
+            version=version,
+            after_negotiation=after_negotiation,
         )
         self._by_cid[first] = conn
         cids.add(first)
@@ -263,7 +286,7 @@ class Endpoint:
             return conn
         if not self._listeners or stop - start < limits.MIN_INITIAL_DATAGRAM:
             return None  # RFC 9000 §14.1: an Initial in a smaller datagram is dropped
-        if header.packet_type is PacketType.UNSUPPORTED_VERSION:
+        if header.version not in self._versions():
             self._answer_version(now, header, remote, local)
             return None
         if header.packet_type is not PacketType.INITIAL or len(header.dcid) < _MIN_CLIENT_DCID:
@@ -303,6 +326,7 @@ class Endpoint:
             original_dcid=original_dcid or header.dcid,
             retry_scid=header.dcid if original_dcid is not None else None,
             address_validated=validated,
+            version=header.version,
         )
         # Until the client learns our ID its packets come to the one that it made up.
         self._by_cid[header.dcid] = conn
@@ -335,6 +359,7 @@ class Endpoint:
         for listener in self._listeners:
             for alpn in hello.alpn:
                 if alpn in listener.alpn:
+                    versions.choose(conn, listener.config, hello.transport_parameters)
                     if not listener.accept(conn, alpn):
                         conn.close(now, TransportErrorCode.CONNECTION_REFUSED, "too many connections wait")
                     return
@@ -352,15 +377,19 @@ class Endpoint:
     def _reply(self, data: bytes, remote: Address, local: Address) -> None:
         self._replies.append(Transmit(memoryview(data), len(data), remote, local, 0))
 
+    def _versions(self) -> dict[int, None]:
+        """What the listeners speak."""
+        return dict.fromkeys(version for listener in self._listeners for version in listener.config.versions)
+
     def _answer_version(self, now: float, header: LongHeader, remote: Address, local: Address) -> None:
         if self._may_answer(now):
             unused = self._entropy(1)[0]
-            versions = (
-                *packet.SUPPORTED_VERSIONS,
+            offered = (
+                *self._versions(),
                 0x0A0A0A0A | int.from_bytes(self._entropy(4), "big") & 0xF0F0F0F0,
             )
             self._reply(
-                packet.write_version_negotiation(header.scid, header.dcid, versions, unused), remote, local
+                packet.write_version_negotiation(header.scid, header.dcid, offered, unused), remote, local
             )
 
     def _answer_retry(self, now: float, header: LongHeader, remote: Address, local: Address) -> None:

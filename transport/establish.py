@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from quicfs.transport import early_data, limits, transport_param
+from quicfs.transport import early_data, limits, transport_param, versions
 from quicfs.transport.ack_frequency import own_min_ack_delay_us
-from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
+from quicfs.transport.crypto import initial_keys
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame_type import FrameType
 from quicfs.transport.pnspace import PacketNumberSpace
@@ -27,6 +27,7 @@ def own_parameters(
     own = replace(parameters, initial_source_connection_id=local_cid[0])
     if conn.config.ack_frequency:
         own.min_ack_delay_us = own_min_ack_delay_us(own.max_ack_delay_ms)
+    own.version_information = versions.own_information(conn)
     if conn.is_server:
         own.original_destination_connection_id = conn.original_dcid
         own.retry_source_connection_id = conn.retry_scid
@@ -35,11 +36,8 @@ def own_parameters(
 
 
 def install_initial_keys(conn: Connection, dcid: bytes) -> None:
-    client, server = initial_secrets(conn.version, dcid)
-    suite = CipherSuite.AES_128_GCM
-    mine, theirs = (server, client) if conn.is_server else (client, server)
-    conn.initial.keys_in = Keys(suite, theirs, conn.version)
-    conn.initial.keys_out = Keys(suite, mine, conn.version)
+    keys = initial_keys(conn.version, dcid, is_server=conn.is_server)
+    conn.initial.keys_in, conn.initial.keys_out = keys
 
 
 def set_peer_parameters(conn: Connection, data: bytes) -> None:
@@ -61,6 +59,7 @@ def set_peer_parameters(conn: Connection, data: bytes) -> None:
     for name, value, wanted in expected:
         if value != wanted:
             raise ProtocolViolation(TransportErrorCode.TRANSPORT_PARAMETER_ERROR, f"{name} does not match")
+    versions.check(conn, peer)
     early_data.settle(conn, peer)
     conn.peer = peer
     conn.streams.apply_peer_parameters(peer)
@@ -121,3 +120,5 @@ def discard_space(conn: Connection, space: PacketNumberSpace) -> None:
     if not space.discarded:
         space.discard()
         conn.recovery.discard(space)
+        if space is conn.initial:
+            conn.versions.initial_keys_in.clear()

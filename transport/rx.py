@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import delivery, early_data, establish, key_update, limits
+from quicfs.transport import delivery, early_data, establish, key_update, limits, versions
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import FRAME_CODECS, parse_frame, parse_stream
 from quicfs.transport.frame_ops import FRAME_OPS
@@ -169,12 +169,14 @@ def _handle_datagram(
         except ProtocolViolation:
             return  # unauthenticated: dropped (RFC 9000 §12.2)
         if header.packet_type is PacketType.VERSION_NEGOTIATION:
-            _handle_version_negotiation(conn, header)
+            versions.handle_version_negotiation(conn, header)
             return
         if header.packet_type is PacketType.RETRY:
             _handle_retry(conn, now, header, data[pos:end])
             return
-        if header.version != conn.version or header.dcid not in conn.accepted_cids:
+        if header.dcid not in conn.accepted_cids:
+            return
+        if header.version != conn.version and not versions.admits(conn, header):
             return
         _handle_long(conn, now, header, data, pos, ecn, scratch)
         pos = header.end
@@ -198,7 +200,7 @@ def _handle_long(
         space = conn.application
     if space.discarded:
         return
-    keys = space.keys_in
+    keys = space.keys_in if header.version == conn.version else versions.keys_in(conn, header)
     if header.packet_type is PacketType.ZERO_RTT:
         keys = conn.early.keys_in
         if keys is None and not early_data.waits_for_keys(conn):
@@ -218,6 +220,8 @@ def _handle_long(
     if not opened:
         key_update.count_forged(conn, keys, 1)
         return
+    if header.version != conn.version:
+        versions.on_opened(conn, header)
     if not conn.peer_cid_fixed:
         conn.peer_cid_fixed = True
         conn.peer_cids.replace_first(header.scid)
@@ -226,16 +230,6 @@ def _handle_long(
         conn.path.validated = True
         establish.discard_space(conn, conn.initial)
     _process(conn, now, space, header.packet_type, opened, ecn)
-
-
-def _handle_version_negotiation(conn: Connection, header: LongHeader) -> None:
-    # RFC 9000 §6.2: only a client that has processed no other packet, and not if our version is in the list
-    if conn.is_server or conn.peer_cid_fixed or conn.version in header.supported_versions:
-        return
-    if header.dcid != conn.local_cid or header.scid != conn.original_dcid:
-        return
-    versions = ", ".join(f"{version:#010x}" for version in header.supported_versions[:8])
-    conn.refuse_version(f"the server speaks other versions of QUIC only: {versions}")
 
 
 def _handle_retry(conn: Connection, now: float, header: LongHeader, packet: memoryview) -> None:
@@ -248,6 +242,7 @@ def _handle_retry(conn: Connection, now: float, header: LongHeader, packet: memo
         return
     # RFC 9000 §17.2.5: start again with the token, to the server's new ID
     conn.retry_scid = header.scid
+    conn.versions.initial_keys_in.clear()
     conn.token = header.token
     conn.peer_cids.replace_first(header.scid)
     establish.install_initial_keys(conn, header.scid)

@@ -78,7 +78,9 @@ def seal_long(
     conn: Connection, now: float, packet: LongPacket, dcid: bytes, buffer: memoryview, pos: int
 ) -> int:
     """Seal one packet with a long header into `buffer` from `pos` on; returns its end."""
-    end = seal_long_packet(packet, conn.version, dcid, conn.local_cid, buffer, pos)
+    early = packet.packet_type is PacketType.ZERO_RTT
+    version = conn.versions.original if early else conn.version  # RFC 9369 §4.1
+    end = seal_long_packet(packet, version, dcid, conn.local_cid, buffer, pos)
     if conn.trace is not None:
         payload = packet.builder.payload(packet.pn_length)
         overhead = end - pos - len(payload)

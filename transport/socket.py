@@ -156,6 +156,7 @@ class QuicSocket(DataSocket):
             congestion=self.options.congestion_control_algo,
             keep_alive=self.options.keepalive_probe_interval / 1e6 or self.config.keep_alive,
             initial_rtt=self.options.initial_smoothed_rtt / 1e6 or self.config.initial_rtt,
+            version=self.options.version or self.config.version,
         )
 
     def _take(self, driver: Driver, conn: Connection) -> None:
@@ -183,12 +184,28 @@ class QuicSocket(DataSocket):
                 finally:
                     self._arrived.discard(waiter)
                 if not task.done() and conn.state not in OPEN:
-                    raise self._refusal() or self._end()
+                    if not self._may_begin_anew(conn):
+                        raise self._refusal() or self._end()
+                    task.cancel()
+                    await asyncio.wait({task})
+                    conn = self._begin_anew(conn)
+                    task = self.loop.create_task(self.net.handshake(self, request))
             return task.result()
         except BaseException as error:
             task.cancel()
             self._fail_handshake(error)
             raise
+
+    def _may_begin_anew(self, conn: Connection) -> bool:
+        """The server speaks another version of QUIC that we speak too, and no early data hang on this connection."""
+        return conn.versions.next is not None and conn.early.state is EarlyState.NONE
+
+    def _begin_anew(self, conn: Connection) -> Connection:
+        """In that version, with a ClientHello that says so (RFC 9368 §2.1)."""
+        assert self._driver is not None
+        again = self._conn = self._driver.restart(conn, self._on_progress)
+        again.events.mask = self.event_mask
+        return again
 
     def _refusal(self) -> HandshakeError | None:
         """What to say when the peer's TLS ended the connection; None if something else did."""
@@ -293,11 +310,8 @@ class QuicSocket(DataSocket):
         self._kick()
 
     def update_keys(self) -> None:
-        """Begin a key update; OSError EINVAL while it is not permitted."""
-        try:
-            self.connection.update_keys(self.loop.time())
-        except MisuseError as error:
-            raise OSError(errno.EINVAL, str(error)) from error
+        """Begin a key update; MisuseError while it is not permitted."""
+        self.connection.update_keys(self.loop.time())
         self._kick()
 
     @property

@@ -45,7 +45,7 @@ def _get_config(sock: QuicSocket, value: bytes) -> bytes:
 def _set_config(sock: QuicSocket, value: bytes) -> None:
     options = uapi.Config.unpack(value)
     # Better a clear no than an option that does nothing.
-    if options.version not in (0, uapi.QUIC_VERSION_1):
+    if options.version not in (0, *sock.config.versions):
         raise ValueError(f"QUIC version {options.version:#x} is not spoken")
     if options.plpmtud_probe_interval or options.stream_data_nodelay:
         raise ValueError("probe interval and nodelay cannot be set")

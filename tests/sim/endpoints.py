@@ -31,6 +31,7 @@ class App:
     """One end's application on one connection: collects streams, echoes or writes on request."""
 
     tls: FakeTls
+    begin_anew: Callable[[], None]
 
     def __init__(self, host: Host, conn: Connection) -> None:
         self.host = host
@@ -68,6 +69,9 @@ class App:
     def step(self, now: float) -> None:
         """Look at what the connection has for us."""
         conn = self.conn
+        if conn.versions.next is not None:
+            self.begin_anew()
+            return
         while conn.crypto_received:
             level, data = conn.crypto_received.popleft()
             try:
@@ -187,6 +191,7 @@ class Host:
         app = App(self, conn)
         offers = remembered is not None
         app.tls = FakeTls(app, is_server=False, alpn=alpn, padding=padding, early_data=offers)
+        app.begin_anew = lambda: self._begin_anew(app, alpn, padding)
         self._add(app)
         if remembered is not None:
             conn.prepare_early_data(remembered)
@@ -198,6 +203,14 @@ class Host:
     def _add(self, app: App) -> None:
         self.apps.append(app)
         self._by_conn[app.conn] = app
+
+    def _begin_anew(self, app: App, alpn: bytes, padding: int) -> None:
+        """The server speaks other versions: a new connection, with a new ClientHello, in the same App."""
+        app.conn = self.endpoint.restart(self.network.now, app.conn)
+        self._by_conn[app.conn] = app
+        app.tls = FakeTls(app, is_server=False, alpn=alpn, padding=padding)
+        app.tls.start()
+        self.flush()
 
     # --- the network's side
 

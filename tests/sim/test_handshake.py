@@ -232,10 +232,10 @@ def negotiation(pair: Pair, versions: list[int], *, swap: bool = False) -> Datag
 def test_client_gives_up_when_the_server_has_other_versions() -> None:
     pair = make_pair(prepare=lambda network: both_ways(network, up=False))
     pair.network.link(SERVER[0], CLIENT[0]).up = True
-    pair.network.send(negotiation(pair, [0x6B3343CF, 0x0A0A0A0A]))
+    pair.network.send(negotiation(pair, [0x709A50C4, 0x0A0A0A0A]))
     pair.run(lambda: pair.client.conn.closed is not None, 1.0)
     assert pair.client.conn.closed is not None
-    assert "0x6b3343cf" in str(pair.client.conn.closed)
+    assert "0x709a50c4" in str(pair.client.conn.closed)
 
 
 def test_forged_version_negotiation_is_ignored() -> None:

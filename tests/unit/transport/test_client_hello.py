@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicfs.transport.client_hello import ClientHello, parse_client_hello
+from quicfs.transport import transport_param
+from quicfs.transport.client_hello import parse_client_hello
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.limits import MAX_CLIENT_HELLO
+from quicfs.transport.packet import VERSION_1, VERSION_2
+from quicfs.transport.transport_param import VersionInformation
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 SAMBA = bytes.fromhex((VECTORS / "smbclient-clienthello.hex").read_text())
@@ -38,7 +41,11 @@ def alpn(*names: bytes) -> bytes:
 
 
 def test_sambas_client() -> None:
-    assert parse_client_hello(SAMBA) == ClientHello((b"smb",), "klab.test")
+    hello = parse_client_hello(SAMBA)
+    assert hello is not None
+    assert hello[:2] == ((b"smb",), "klab.test")
+    parameters = transport_param.decode(hello.transport_parameters, from_server=False)
+    assert parameters.version_information == VersionInformation(VERSION_1, (VERSION_2, VERSION_1))
 
 
 def test_every_prefix_asks_for_more() -> None:
@@ -47,24 +54,25 @@ def test_every_prefix_asks_for_more() -> None:
 
 
 def test_what_follows_does_not_matter() -> None:
-    assert parse_client_hello(SAMBA + b"more") == ClientHello((b"smb",), "klab.test")
+    assert parse_client_hello(SAMBA + b"more") == parse_client_hello(SAMBA)
 
 
 def test_several_protocols_in_order() -> None:
     assert parse_client_hello(client_hello(alpn(b"sunrpc", b"smb", b"h3"))) == (
         (b"sunrpc", b"smb", b"h3"),
         None,
+        b"",
     )
 
 
 def test_no_extensions() -> None:
-    assert parse_client_hello(client_hello(None)) == ((), None)
-    assert parse_client_hello(client_hello(b"")) == ((), None)
+    assert parse_client_hello(client_hello(None)) == ((), None, b"")
+    assert parse_client_hello(client_hello(b"")) == ((), None, b"")
 
 
 def test_server_name_of_an_unknown_kind() -> None:
     names = b"\x07" + vector(2, b"x") + b"\x00" + vector(2, b"host")
-    assert parse_client_hello(client_hello(extension(0, vector(2, names)))) == ((), "host")
+    assert parse_client_hello(client_hello(extension(0, vector(2, names)))) == ((), "host", b"")
 
 
 MALFORMED = {
