@@ -117,7 +117,7 @@ def test_key_update(agents: Agents, pki: Pki) -> None:
         for sock in (client, server):
             received = await sock.recvmsg()
             assert bytes(received.data) == bytes((Event.KEY_UPDATE, 1))
-            assert received.msg_flags & MsgFlags.NOTIFICATION
+            assert received.flags & MsgFlags.NOTIFICATION
         await exchange(client, server)
         assert client.connection.key_phases.updates == server.connection.key_phases.updates == 1
 

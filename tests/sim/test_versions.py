@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 
 from quicfs.transport import packet
-from quicfs.transport.config import ConnectionConfig
+from quicfs.transport.config import ConnectionConfig, default_parameters
 from quicfs.transport.conn import Connection
 from quicfs.transport.errors import ProtocolViolation
 from quicfs.transport.errors import TransportErrorCode as Code
 from quicfs.transport.packet import VERSION_1, VERSION_2, PacketType
 from quicfs.transport.transport_param import VersionInformation
 
-from .endpoints import CLIENT, SERVER, App, Pair, both_ways, make_pair
+from .endpoints import CLIENT, SERVER, App, Host, Pair, both_ways, make_pair
 from .network import Datagram, Network
 
 DATA = random.Random(9).randbytes(100_000)
@@ -256,3 +256,27 @@ def test_broken_parameters_are_left_to_tls(monkeypatch: pytest.MonkeyPatch, brok
     pair.run(lambda: pair.client.conn.closed is not None)
     closed = pair.client.conn.closed
     assert closed is not None and closed.remote and closed.code == Code.TRANSPORT_PARAMETER_ERROR
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("accepts", [True, False])
+def test_early_data_stay_in_the_clients_version(seed: int, accepts: bool) -> None:
+    """RFC 9369 §4.1: 0-RTT packets of version 1 are read by a server that has changed to version 2."""
+    network = Network(seed)
+    if seed:
+        both_ways(network, loss=0.1, reorder=0.3, reorder_delay=0.05)
+    server_host = Host(network, SERVER, 1)
+    server_host.listen(V2, early_data=accepts)
+    client_host = Host(network, CLIENT, 2)
+
+    def write_twice(app: App) -> None:
+        app.send(DATA[:5000])
+        app.send(DATA[:5000])
+
+    client = client_host.connect(SERVER, ANY, remembered=default_parameters(), early=write_twice)
+    pair = Pair(network, client_host, server_host, client)
+    pair.run(lambda: bool(server_host.apps) and len(pair.server.ended) == 2)
+    assert all(data == DATA[:5000] for data in pair.server.received.values())
+    assert pair.establish().client.conn.version == VERSION_2
+    early = [version for kind, version in long_headers(pair, CLIENT[0]) if kind is PacketType.ZERO_RTT]
+    assert early and set(early) == {VERSION_1}
