@@ -12,11 +12,10 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
-from quicfs.transport import delivery, early_data, establish, key_update, limits, rx, stats, tx
+from quicfs.transport import delivery, early_data, establish, key_update, limits, migration, rx, stats, tx
 from quicfs.transport.ack_frequency import AckFrequency
 from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
-from quicfs.transport.cong import make_congestion_control
 from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
 from quicfs.transport.crypto import CipherSuite, Keys
 from quicfs.transport.datagrams import Datagrams
@@ -27,13 +26,11 @@ from quicfs.transport.frame import ConnectionCloseFrame, NewConnectionIdFrame
 from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.frame_type import FrameType
 from quicfs.transport.key_update import KeyPhases
-from quicfs.transport.pacer import Pacer
 from quicfs.transport.packet import VERSION_1, PacketType
-from quicfs.transport.path import Address, Path
-from quicfs.transport.pmtud import Pmtud
+from quicfs.transport.path import Address
+from quicfs.transport.paths import Paths
 from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.recovery import Recovery
-from quicfs.transport.rtt import RttEstimator
 from quicfs.transport.sent import Record
 from quicfs.transport.state import OPEN, TRANSITIONS, State
 from quicfs.transport.stats import ConnectionStats
@@ -62,6 +59,8 @@ class Connection:
         peer_cid: bytes,
         original_dcid: bytes,
         issue_cid: Callable[[], tuple[bytes, bytes]],
+        on_remote: Callable[[Address, bool], None],
+        entropy: Callable[[int], bytes],
         retry_scid: bytes | None = None,
         address_validated: bool = False,
         mtu_bound: int = limits.MAX_UDP_PAYLOAD,
@@ -82,11 +81,11 @@ class Connection:
         self.new_token = b""  # that the server gave for the next time
         self.local_cids = LocalConnectionIds(*local_cid)
         self.local_cid = local_cid[0]
-        self.packet_dcid = local_cid[0]  # to which the packets being processed were sent
         self.accepted_cids = {local_cid[0], original_dcid} if is_server else {local_cid[0]}
         self.peer_cids = PeerConnectionIds(peer_cid)
         self.peer_cid_fixed = is_server  # a client learns the server's ID from its first packet
         self._issue_cid = issue_cid
+        self.entropy = entropy
 
         self.initial = PacketNumberSpace(PacketType.INITIAL, CryptoLevel.INITIAL, 0.0)
         self.handshake = PacketNumberSpace(PacketType.HANDSHAKE, CryptoLevel.HANDSHAKE, 0.0)
@@ -94,18 +93,17 @@ class Connection:
         self.spaces = (self.initial, self.handshake, self.application)
         self.key_phases = KeyPhases(config.update_keys_after)
         self.early = EarlyData()
-        base = limits.MIN_INITIAL_DATAGRAM
-        pmtud = Pmtud(base, min(mtu_bound, limits.MAX_UDP_PAYLOAD) if config.probe_mtu else base)
-        self.path = Path(remote, local, pmtud, validated=address_validated or not is_server, ecn=config.ecn)
-        self.recovery = Recovery(
-            self.spaces,
-            make_congestion_control(config.congestion, pmtud.current),
-            Pacer(pmtud.current),
-            RttEstimator(config.initial_rtt),
-            peer_validated=is_server,
-        )
-        self.ours = establish.own_parameters(self, config.parameters, local_cid)
         self.peer: TransportParameters | None = None
+        self.mtu_bound = mtu_bound
+        self.first_remote = remote
+        self.path = migration.new_path(
+            self, remote, local, validated=address_validated or not is_server, limited=is_server
+        )
+        self.path.dcid = local_cid[0]
+        self.path.active_at = now
+        self.paths = Paths(self.path, on_remote)
+        self.recovery = Recovery(self.spaces, self.path.congestion, peer_validated=is_server)
+        self.ours = establish.own_parameters(self, config.parameters, local_cid)
         self.streams = Streams(is_server=is_server, ours=self.ours)
         self.idle_timeout = self.ours.max_idle_timeout_ms / 1000
 
@@ -154,7 +152,7 @@ class Connection:
         self.bytes_received += len(data)
         if self.state in OPEN:
             rx.handle_burst(self, now, data, segment_size, ecn, scratch, remote, local)
-        elif self.state is State.CLOSING:
+        elif self.state is State.CLOSING and remote == self.path.remote:
             # RFC 9000 §10.2.1: it may be that the peer did not hear. The 1st, 2nd, 4th, 8th ... train is answered.
             self.path.bytes_received += len(data)
             self._trains_while_closing += 1
@@ -178,7 +176,8 @@ class Connection:
         """When `handle_timeout` wants to be called at the latest."""
         timers = self.timers
         if self.state in OPEN:
-            limited = self.path.allowance() < limits.MIN_INITIAL_DATAGRAM
+            # RFC 9000 §8.1: only the peer can change that
+            limited = self.path.allowance() < self.path.pmtud.current
             timers.set(Timer.LOSS, self.recovery.loss_deadline(at_amplification_limit=limited))
             ack_at: float | None = None
             for space in self.spaces:
@@ -238,6 +237,19 @@ class Connection:
     def _arm_keep_alive(self, now: float) -> None:
         if self.config.keep_alive and self.state is State.CONNECTED:
             self.timers.set(Timer.KEEP_ALIVE, now + self.config.keep_alive)
+
+    # --- paths
+
+    def migrate(
+        self, now: float, local: Address, *, remote: Address | None = None, at_once: bool = False
+    ) -> None:
+        """Move to another local address: validate the path first, then use it (RFC 9000 §9.2).
+
+        `remote` is the server's preferred address, if it is not to stay the same. `at_once` uses the path before it
+        is validated, since nothing gets through on the old one any more. MisuseError if that is not allowed, or
+        not possible yet.
+        """
+        migration.migrate(self, now, local, remote=remote, at_once=at_once)
 
     # --- TLS, through the handshake contract
 
@@ -399,12 +411,18 @@ class Connection:
         self.peer_cids.handle_new(
             frame.sequence_number, frame.retire_prior_to, frame.connection_id, frame.stateless_reset_token
         )
+        if self.peer_cids.to_retire:
+            migration.replace_retired(self)
+            self.retire_peer_cids()
+
+    def retire_peer_cids(self) -> None:
+        """Tell the peer which of its IDs are not used any more (RFC 9000 §5.1.2)."""
         for sequence in self.peer_cids.to_retire:
             self.queue_control(FrameType.RETIRE_CONNECTION_ID, sequence)
         self.peer_cids.to_retire.clear()
 
     def handle_retire_connection_id(self, sequence: int) -> None:
-        self.local_cids.handle_retire(sequence, used=self.packet_dcid)
+        self.local_cids.handle_retire(sequence, used=self.paths.arrival.dcid)
         self.offer_cids()
 
     def offer_cids(self) -> None:
@@ -504,4 +522,5 @@ _ON_TIMER: Final[dict[Timer, Callable[[Connection, float], None]]] = {
     Timer.PMTUD: Connection._on_pmtud_timer,
     Timer.EARLY_KEYS: early_data.on_keys_timer,
     Timer.KEY_DISCARD: key_update.on_discard_timer,
+    Timer.PATH: migration.on_timer,
 }

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from quicfs.transport import limits
-from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
+from quicfs.transport.ranges import RangeSet
 
 
 class ConnectionId(NamedTuple):
@@ -18,19 +19,25 @@ class ConnectionId(NamedTuple):
 class LocalConnectionIds:
     """The IDs by which the peer calls us."""
 
-    __slots__ = ("_active", "_next", "retired")
+    __slots__ = ("_active", "_next", "retire_prior_to", "retired")
 
     def __init__(self, first: bytes, reset_token: bytes) -> None:
         self._active: dict[int, ConnectionId] = {0: ConnectionId(0, first, reset_token)}
         self._next = 1
+        self.retire_prior_to = 0  # the peer is asked to retire those before
         self.retired: list[bytes] = []  # to be forgotten by whoever routes by ID
 
     def __iter__(self) -> Iterator[ConnectionId]:
         return iter(self._active.values())
 
+    @property
+    def next_sequence(self) -> int:
+        return self._next
+
     def wanted(self, peer_limit: int) -> int:
-        """How many more the peer may be given."""
-        return max(0, min(peer_limit, limits.MAX_ACTIVE_LOCAL_CIDS) - len(self._active))
+        """How many more the peer may be given; those that it is asked to retire do not count (RFC 9000 §5.1.1)."""
+        kept = sum(sequence >= self.retire_prior_to for sequence in self._active)
+        return max(0, min(peer_limit, limits.MAX_ACTIVE_LOCAL_CIDS) - kept)
 
     def issue(self, cid: bytes, reset_token: bytes) -> ConnectionId:
         issued = ConnectionId(self._next, cid, reset_token)
@@ -40,6 +47,17 @@ class LocalConnectionIds:
 
     def get(self, sequence: int) -> ConnectionId | None:
         return self._active.get(sequence)
+
+    def retire_before(self, sequence: int) -> None:
+        """Ask the peer to retire its IDs before `sequence`; they count until it has done so (RFC 9000 §5.1.2).
+
+        MisuseError for an ID that was not issued, or while the peer owes us earlier retirements.
+        """
+        if not self.retire_prior_to <= sequence <= self._next:
+            raise MisuseError(f"IDs {self.retire_prior_to} to {self._next} can be the first to stay")
+        if min(self._active) < self.retire_prior_to:
+            raise MisuseError("the peer has not retired the IDs of the last time yet")
+        self.retire_prior_to = sequence
 
     def handle_retire(self, sequence: int, used: bytes) -> None:
         """RETIRE_CONNECTION_ID in a packet that was sent to `used`."""
@@ -58,15 +76,26 @@ class LocalConnectionIds:
 
 
 class PeerConnectionIds:
-    """The IDs by which we call the peer."""
+    """The IDs by which we call the peer. Each is used towards one address only (RFC 9000 §9.5)."""
 
-    __slots__ = ("_known", "_retire_prior_to", "_unacked_retirements", "current", "first", "to_retire")
+    __slots__ = (
+        "_known",
+        "_retire_prior_to",
+        "_retired",
+        "_unacked_retirements",
+        "_used",
+        "current",
+        "first",
+        "to_retire",
+    )
 
     def __init__(self, first: bytes) -> None:
         self.first = first  # what transport parameters have to confirm (RFC 9000 §7.3)
-        self.current = ConnectionId(0, first, b"")
+        self.current = ConnectionId(0, first, b"")  # of the active path
         self._known: dict[int, ConnectionId] = {0: self.current}
+        self._used = {0}
         self._retire_prior_to = 0
+        self._retired = RangeSet()
         self._unacked_retirements: set[int] = set()
         self.to_retire: list[int] = []  # sequence numbers for RETIRE_CONNECTION_ID
 
@@ -83,7 +112,38 @@ class PeerConnectionIds:
 
     @property
     def reset_tokens(self) -> list[bytes]:
-        return [known.reset_token for known in self._known.values() if known.reset_token]
+        """Of the IDs that are in use: no other can come (RFC 9000 §10.3.1)."""
+        return [
+            known.reset_token
+            for known in self._known.values()
+            if known.reset_token and known.sequence in self._used
+        ]
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._known
+
+    def get(self, sequence: int) -> ConnectionId | None:
+        return self._known.get(sequence)
+
+    def take(self) -> ConnectionId | None:
+        """An ID that was never used, for another address; None if the peer has given no more.
+
+        A peer without IDs is the same everywhere.
+        """
+        if not self.current.cid:
+            return self.current
+        unused = [sequence for sequence in self._known if sequence not in self._used]
+        if not unused:
+            return None
+        taken = self._known[min(unused)]
+        self._used.add(taken.sequence)
+        return taken
+
+    def retire(self, sequence: int) -> None:
+        """An ID is not needed any more: no packet will be sent to it."""
+        if self.current.cid and self._known.pop(sequence, None) is not None:
+            self._used.discard(sequence)
+            self._retire(sequence)
 
     def handle_new(self, sequence: int, retire_prior_to: int, cid: bytes, reset_token: bytes) -> None:
         """NEW_CONNECTION_ID came (RFC 9000 §19.15)."""
@@ -101,6 +161,8 @@ class PeerConnectionIds:
             return
         if any(other.cid == cid for other in self._known.values()):
             raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "ID issued twice", 0x18)
+        if sequence in self._retired:
+            return  # an old frame again
         if sequence < self._retire_prior_to:
             self._retire(sequence)
             return
@@ -108,10 +170,9 @@ class PeerConnectionIds:
         if retire_prior_to > self._retire_prior_to:
             self._retire_prior_to = retire_prior_to
             for old in [number for number in self._known if number < retire_prior_to]:
-                del self._known[old]
-                self._retire(old)
+                self.retire(old)
             if self.current.sequence < retire_prior_to:
-                self.current = self._known[min(self._known)]
+                self.current = self.take() or self._known[max(self._known)]
         # RFC 9000 §5.1.1: more than our active_connection_id_limit -> CONNECTION_ID_LIMIT_ERROR
         if len(self._known) > limits.MAX_ACTIVE_PEER_CIDS:
             raise ProtocolViolation(
@@ -119,8 +180,6 @@ class PeerConnectionIds:
             )
 
     def _retire(self, sequence: int) -> None:
-        if sequence in self._unacked_retirements:
-            return
         # RFC 9000 §5.1.2: a peer must not make us remember retirements without bound
         if len(self._unacked_retirements) >= limits.MAX_RETIRED_UNACKED:
             raise ProtocolViolation(
@@ -128,6 +187,9 @@ class PeerConnectionIds:
             )
         self._unacked_retirements.add(sequence)
         self.to_retire.append(sequence)
+        self._retired.add(sequence, sequence + 1)
+        if len(self._retired) > limits.MAX_RETIRED_UNACKED:
+            self._retired.drop_first()
 
     def on_retirement_acked(self, sequence: int) -> None:
         self._unacked_retirements.discard(sequence)

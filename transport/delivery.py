@@ -30,7 +30,7 @@ def handle_ack(conn: Connection, space: PacketNumberSpace, frame: AckFrame, now:
         _run_acked(conn, space, run)
     for run in outcome.lost:
         _run_lost(conn, space, run, now)
-    if outcome.largest is not None:
+    if outcome.largest is not None and conn.recovery.on_active_path(outcome.largest):
         conn.path.pmtud.on_acked(outcome.largest.packet_size)
     if outcome.lost:
         _count_lost_sizes(conn, outcome.lost, now)
@@ -44,7 +44,7 @@ def handle_ack(conn: Connection, space: PacketNumberSpace, frame: AckFrame, now:
         outcome.largest is not None
         and space.sent.largest_acked > previous
         and space is conn.application
-        and conn.path.ecn.on_ack(marked, frame.ecn)
+        and conn.path.ecn.on_ack(marked, frame.ecn, this_path=conn.recovery.on_active_path(outcome.largest))
     ):
         conn.recovery.on_ecn_ce(now, outcome.largest.time)
 
@@ -68,7 +68,12 @@ def _prepare_probe(conn: Connection, space: PacketNumberSpace, now: float) -> No
     if conn.recovery.pto_count >= 3:
         conn.path.ecn.on_all_lost()
     oldest = space.sent.oldest_eliciting()
-    if oldest is not None and not oldest.mtu_probe and conn.path.pmtud.on_lost(oldest.packet_size, now):
+    if (
+        oldest is not None
+        and not oldest.mtu_probe
+        and conn.recovery.on_active_path(oldest)
+        and conn.path.pmtud.on_lost(oldest.packet_size, now)
+    ):
         _mtu_changed(conn)
     if oldest is not None and not oldest.mtu_probe:
         # Only the queue hears of it: the packets themselves stay under way until they are declared lost.
@@ -80,7 +85,7 @@ def _run_acked(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None
     if bulk is not None:
         conn.on_stream_acked(bulk.stream, bulk.offset, bulk.stop, bulk.fin)
         return
-    if run.mtu_probe:
+    if run.mtu_probe and run.congestion is conn.recovery.congestion:
         conn.path.pmtud.on_probe_acked(run.size)
         _mtu_changed(conn)
     for frame_type, argument in run.records:
@@ -93,7 +98,8 @@ def _run_lost(conn: Connection, space: PacketNumberSpace, run: SentRun, now: flo
     if conn.trace is not None:
         conn.trace.packets_lost(now, space.packet_type, run)
     if run.mtu_probe:
-        conn.path.pmtud.on_probe_lost(run.size)
+        if run.congestion is conn.recovery.congestion:
+            conn.path.pmtud.on_probe_lost(run.size)
         return
     requeue(conn, space, run)
 
@@ -112,7 +118,7 @@ def requeue(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None:
 
 def _count_lost_sizes(conn: Connection, lost: Sequence[SentRun], now: float) -> None:
     """Losses of full-sized datagrams alone hint at a black hole (RFC 8899 §4.3)."""
-    sizes = [run.packet_size for run in lost if not run.mtu_probe]
+    sizes = [run.packet_size for run in lost if not run.mtu_probe and conn.recovery.on_active_path(run)]
     if sizes and conn.path.pmtud.on_lost(max(sizes), now):
         _mtu_changed(conn)
 

@@ -25,11 +25,12 @@ class EcnState(enum.Enum):
 class Ecn:
     """What we send with, and whether the peer's reports make sense."""
 
-    __slots__ = ("_ce", "_ect0", "_marked", "state")
+    __slots__ = ("_before", "_ce", "_ect0", "_marked", "state")
 
     def __init__(self, *, enabled: bool = True) -> None:
         self.state = EcnState.TESTING if enabled else EcnState.FAILED
-        self._marked = 0  # packets sent with ECT(0)
+        self._marked = 0  # packets sent with ECT(0), on all paths: so does the peer count
+        self._before = 0  # those of them that took other paths
         self._ect0 = 0  # the peer's counts as of the newest ACK
         self._ce = 0
 
@@ -44,11 +45,23 @@ class Ecn:
 
     def on_sent(self, packets: int) -> None:
         self._marked += packets
-        if self.state is EcnState.TESTING and self._marked >= _TESTING_PACKETS:
+        if self.state is EcnState.TESTING and self._marked - self._before >= _TESTING_PACKETS:
             self.state = EcnState.UNKNOWN
 
-    def on_ack(self, newly_acked_marked: int, counts: tuple[int, int, int] | None) -> bool:
-        """An ACK raised the largest acknowledged and newly acknowledged that many packets that we had marked.
+    def follow(self, other: Ecn) -> None:
+        """Packets take this path from now on, after `other`: the peer goes on counting where it was."""
+        self._before = other._marked - (self._marked - self._before)
+        self._marked, self._ect0, self._ce = other._marked, other._ect0, other._ce
+
+    def on_ack(
+        self,
+        newly_acked_marked: int,
+        counts: tuple[int, int, int] | None,
+        *,
+        this_path: bool = True,
+    ) -> bool:
+        """An ACK raised the largest acknowledged and newly acknowledged that many packets that we had marked. Its
+        largest took `this_path`, or another one before.
 
         True if it reports congestion (RFC 9002 §7.1). Fails the path when the counts contradict
         what was sent (RFC 9000 §13.4.2.1).
@@ -56,7 +69,7 @@ class Ecn:
         if self.state is EcnState.FAILED or not self._marked:
             return False
         if counts is None:
-            if newly_acked_marked:
+            if newly_acked_marked and this_path:
                 self.state = EcnState.FAILED
             return False
         ect0, ect1, ce = counts
@@ -72,9 +85,9 @@ class Ecn:
             return False
         congested = ce > self._ce
         self._ect0, self._ce = ect0, ce
-        if newly_acked_marked:
+        if newly_acked_marked and this_path:
             self.state = EcnState.CAPABLE
-        return congested
+        return congested and this_path
 
     def on_all_lost(self) -> None:
         """Everything that was marked is lost: maybe the network drops ECT packets (RFC 9000 §13.4.2)."""

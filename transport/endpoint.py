@@ -102,10 +102,18 @@ class Endpoint:
         return bool(self._listeners)
 
     def connect(
-        self, now: float, remote: Address, config: ConnectionConfig, *, token: bytes = b""
+        self,
+        now: float,
+        remote: Address,
+        config: ConnectionConfig,
+        *,
+        local: Address = None,
+        token: bytes = b"",
     ) -> Connection:
         """A new client connection; it has something to transmit once TLS has."""
-        conn = self._connect(now, remote, config, versions.preference(config)[0], after_negotiation=False)
+        conn = self._connect(
+            now, remote, local, config, versions.preference(config)[0], after_negotiation=False
+        )
         conn.token = token
         return conn
 
@@ -113,10 +121,19 @@ class Endpoint:
         """A client's connection ended because the server named other versions: it begins anew (RFC 9368 §2.1)."""
         version = conn.versions.next
         assert version is not None
-        return self._connect(now, conn.path.remote, conn.config, version, after_negotiation=True)
+        return self._connect(
+            now, conn.path.remote, conn.path.local, conn.config, version, after_negotiation=True
+        )
 
     def _connect(
-        self, now: float, remote: Address, config: ConnectionConfig, version: int, *, after_negotiation: bool
+        self,
+        now: float,
+        remote: Address,
+        local: Address,
+        config: ConnectionConfig,
+        version: int,
+        *,
+        after_negotiation: bool,
     ) -> Connection:
         dcid = self._entropy(limits.LOCAL_CID_LENGTH)
         return self._create(
@@ -124,7 +141,7 @@ class Endpoint:
             now,
             is_server=False,
             remote=remote,
-            local=None,
+            local=local,
             peer_cid=dcid,
             original_dcid=dcid,
             version=version,
@@ -135,15 +152,19 @@ class Endpoint:
         """The connection is CLOSED; its IDs are free (the reset token still answers for them)."""
         for cid in self._cids.pop(conn, ()):
             self._by_cid.pop(cid, None)
-        neighbours = self._by_remote.get(conn.path.remote, [])
-        if conn in neighbours:
-            neighbours.remove(conn)
-            if not neighbours:
-                del self._by_remote[conn.path.remote]
+        for remote in conn.paths.remotes:
+            self._forget_remote(remote, conn)
         self._half_open.discard(conn)
         self._unrouted.discard(conn)
         if conn.trace is not None:
             conn.trace.close()
+
+    def _forget_remote(self, remote: Address, conn: Connection) -> None:
+        neighbours = self._by_remote.get(remote, [])
+        if conn in neighbours:
+            neighbours.remove(conn)
+            if not neighbours:
+                del self._by_remote[remote]
 
     # --- datagrams
 
@@ -245,6 +266,12 @@ class Endpoint:
             cids.add(cid)
             return cid, self._reset_token(cid)
 
+        def on_remote(remote: Address, known: bool) -> None:
+            if known:
+                self._by_remote.setdefault(remote, []).append(conn)
+            else:
+                self._forget_remote(remote, conn)
+
         first = self._entropy(limits.LOCAL_CID_LENGTH)
         conn = Connection(
             config,
@@ -256,6 +283,8 @@ class Endpoint:
             peer_cid=peer_cid,
             original_dcid=original_dcid,
             issue_cid=issue,
+            on_remote=on_remote,
+            entropy=self._entropy,
             retry_scid=retry_scid,
             address_validated=address_validated,
             mtu_bound=self._mtu_of(remote),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from sys import byteorder
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from quicfs.transport import establish, limits
+from quicfs.transport import establish, limits, migration
 from quicfs.transport import frame as codec
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame_ack import write_immediate_ack
@@ -280,7 +280,8 @@ def _write_new_connection_id(conn: Connection, argument: Any, room: int, now: fl
     issued = conn.local_cids.get(argument)
     if issued is None:
         return None
-    return codec.write_new_connection_id(issued.sequence, 0, issued.cid, issued.reset_token)
+    prior_to = min(conn.local_cids.retire_prior_to, issued.sequence)
+    return codec.write_new_connection_id(issued.sequence, prior_to, issued.cid, issued.reset_token)
 
 
 def _process_retire_connection_id(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
@@ -296,12 +297,11 @@ def _retire_connection_id_acked(conn: Connection, space: PacketNumberSpace, argu
 
 
 def _process_path_challenge(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
-    conn.path.handle_challenge(frame.data)
+    migration.handle_challenge(conn, frame.data)
 
 
 def _process_path_response(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
-    # RFC 9000 §19.18: no challenge of ours is open on the only path -> MAY be a PROTOCOL_VIOLATION; ignored
-    return None
+    migration.handle_response(conn, frame.data, now)
 
 
 # --- close --------------------------------------------------------------------------------------------

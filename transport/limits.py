@@ -37,7 +37,11 @@ MAX_RETIRED_UNACKED: Final = 32  # RETIRE_CONNECTION_ID frames under way (RFC 90
 # --- packets
 MAX_ACK_RANGES: Final = 64  # of ours that we remember and send
 MAX_TRACKED_RUNS: Final = 65_536  # pieces of sent history that one packet number space may fall into
-MAX_PENDING_PATH_RESPONSES: Final = 4
+
+# --- paths
+MAX_PATHS: Final = 4  # pairs of addresses that a connection knows at a time
+MAX_PENDING_PATH_RESPONSES: Final = 4  # on each of them
+PATH_VALIDATION_PTOS: Final = 3  # RFC 9000 §8.2.4: until a path is given up
 
 # --- keys (RFC 9001 §6.6, §B.1, §B.2): packets
 AES_GCM_SEALED: Final = 1 << 23  # under one key

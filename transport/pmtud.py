@@ -144,6 +144,10 @@ class Pmtud:
             self._settle(size)
             self._failing = min(self._failing, size)
 
+    def forget_probe(self) -> None:
+        """The path is left: what becomes of the probe under way, nobody will say."""
+        self._outstanding = None
+
     def _settle(self, size: int) -> None:
         self._probe_losses = 0
         if self._tried_upper_bound and size not in COMMON_SIZES:

@@ -8,11 +8,9 @@ from itertools import pairwise
 from typing import Final
 
 from quicfs.transport import limits
-from quicfs.transport.cong import CongestionControl
 from quicfs.transport.frame_ack import AckFrame
-from quicfs.transport.pacer import Pacer
+from quicfs.transport.path import CongestionState
 from quicfs.transport.pnspace import PacketNumberSpace
-from quicfs.transport.rtt import RttEstimator
 from quicfs.transport.sent import SentRun
 from quicfs.transport.uapi import CryptoLevel
 
@@ -43,13 +41,14 @@ class RecoveryStats:
 
 
 class Recovery:
-    """Owns RTT, congestion window, pacing and the timers of loss and probe."""
+    """Owns the timers of loss and probe; RTT, congestion window and pacing are those of the active path."""
 
     __slots__ = (
+        "_forgiven_below",
         "_loss_times",
         "_spaces",
-        "bytes_in_flight",
         "cong",
+        "congestion",
         "handshake_confirmed",
         "max_ack_delay",
         "pacer",
@@ -62,18 +61,14 @@ class Recovery:
     def __init__(
         self,
         spaces: Sequence[PacketNumberSpace],
-        cong: CongestionControl,
-        pacer: Pacer,
-        rtt: RttEstimator,
+        congestion: CongestionState,
         *,
         peer_validated: bool,
     ) -> None:
         self._spaces = spaces
         self._loss_times: dict[PacketNumberSpace, float | None] = dict.fromkeys(spaces)
-        self.cong = cong
-        self.pacer = pacer
-        self.rtt = rtt
-        self.bytes_in_flight = 0
+        self._forgiven_below = -1
+        self._use(congestion)
         self.pto_count = 0
         self.max_ack_delay = limits.MAX_ACK_DELAY  # the peer's
         self.handshake_confirmed = False
@@ -81,22 +76,43 @@ class Recovery:
         self.peer_validated = peer_validated
         self.stats = RecoveryStats()
 
+    # --- paths
+
+    def _use(self, congestion: CongestionState) -> None:
+        self.congestion = congestion
+        self.cong = congestion.cong
+        self.pacer = congestion.pacer
+        self.rtt = congestion.rtt
+
+    def switch_path(self, congestion: CongestionState, next_pn: int) -> None:
+        """Packets from `next_pn` on take another path. What was sent before says nothing of its congestion and RTT
+        (RFC 9000 §9.4); where the state stays the same, what was lost on the way to the old address does not."""
+        self._use(congestion)
+        self._forgiven_below = next_pn
+        self.pto_count = 0
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """On the active path."""
+        return self.congestion.bytes_in_flight
+
     # --- sending
 
     def on_sent(self, space: PacketNumberSpace, run: SentRun) -> None:
         space.sent.add(run)
+        run.congestion = self.congestion
         size = run.size
         self.stats.packets_sent += run.last - run.first + 1
         self.stats.bytes_sent += size
         if run.in_flight:
-            self.bytes_in_flight += size
+            self.congestion.bytes_in_flight += size
             self.cong.on_sent(run.time, size)
             self.pacer.on_sent(run.time, size)
 
     @property
     def window(self) -> int:
         """Bytes that congestion control lets out."""
-        return self.cong.cwnd - self.bytes_in_flight
+        return self.cong.cwnd - self.congestion.bytes_in_flight
 
     def paced(self, now: float) -> int:
         """Bytes that the pacer lets out now."""
@@ -124,15 +140,19 @@ class Recovery:
         outcome.largest = largest
         eliciting = False
         size = 0
+        active = self.congestion
         for run in acked:
             eliciting = eliciting or run.eliciting
             if run.in_flight:
-                size += run.size
+                if run.congestion is active:
+                    size += run.size
+                elif run.congestion is not None:
+                    run.congestion.bytes_in_flight -= run.size
         # RFC 9002 §7.8: a window of which not even half is used is not tested, whatever held the sender back
-        app_limited = app_limited or 2 * self.bytes_in_flight < self.cong.cwnd
-        self.bytes_in_flight -= size
+        app_limited = app_limited or 2 * active.bytes_in_flight < self.cong.cwnd
+        active.bytes_in_flight -= size
         # RFC 9002 §5.1: a sample only when the largest acknowledged is new and something was ack-eliciting
-        if largest.last == frame.ranges[0][1] and eliciting:
+        if largest.last == frame.ranges[0][1] and eliciting and largest.congestion is active:
             if self.handshake_confirmed:
                 ack_delay = min(ack_delay, self.max_ack_delay)
             self.rtt.update(max(now - largest.time, 1e-6), ack_delay, now)
@@ -161,15 +181,16 @@ class Recovery:
     def _on_lost(self, lost: Sequence[SentRun], now: float) -> None:
         newest = -1.0
         for run in lost:
-            if not run.in_flight:
+            if not run.in_flight or run.congestion is None:
                 continue
             size = run.size
-            self.bytes_in_flight -= size
+            run.congestion.bytes_in_flight -= size
             if run.mtu_probe:
                 continue  # RFC 9000 §14.4: the loss of a probe says nothing of congestion
             self.stats.packets_lost += run.count
             self.stats.bytes_lost += size
-            newest = max(newest, run.time)
+            if self.on_active_path(run):
+                newest = max(newest, run.time)
         if newest < 0:
             return
         self.cong.on_congestion_event(now, newest)
@@ -177,13 +198,21 @@ class Recovery:
             self.cong.on_persistent_congestion(now)
             self.rtt.reset_minimum()
 
+    def on_active_path(self, run: SentRun) -> bool:
+        """Whether the fate of `run` tells of the path that is used now (RFC 9000 §9.4)."""
+        return run.congestion is self.congestion and run.first >= self._forgiven_below
+
     def _is_persistent(self, lost: Sequence[SentRun]) -> bool:
         """RFC 9002 §7.6: everything was lost for three probe timeouts."""
         first = self.rtt.first_sample_at
         if first is None:
             return False
         period = self.rtt.persistent_congestion_duration(self.max_ack_delay)
-        times = [run.time for run in lost if run.eliciting and not run.mtu_probe and run.time > first]
+        times = [
+            run.time
+            for run in lost
+            if run.eliciting and not run.mtu_probe and run.time > first and self.on_active_path(run)
+        ]
         if len(times) < 2 or max(times) - min(times) <= period:
             return False
         numbers = sorted((run.first, run.last) for run in lost)
@@ -248,7 +277,7 @@ class Recovery:
     def discard(self, space: PacketNumberSpace) -> None:
         """Forget a space whose keys are gone (RFC 9002 §6.4)."""
         for run in space.sent.drain():
-            if run.in_flight:
-                self.bytes_in_flight -= run.size
+            if run.in_flight and run.congestion is not None:
+                run.congestion.bytes_in_flight -= run.size
         self._loss_times[space] = None
         self.pto_count = 0

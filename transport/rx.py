@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import delivery, early_data, establish, key_update, limits, versions
+from quicfs.transport import delivery, early_data, establish, key_update, limits, migration, versions
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.frame import FRAME_CODECS, parse_frame, parse_stream
 from quicfs.transport.frame_ops import FRAME_OPS
@@ -49,11 +49,21 @@ def handle_burst(
     local: Address,
 ) -> None:
     """Process a train (see `Connection.handle_burst`)."""
-    conn.path.bytes_received += len(data)
-    if remote != conn.path.remote:
+    path = conn.path
+    if remote != path.remote or local != path.local:
+        other = migration.path_of(conn, remote, local)
+        if other is None:
+            return
+        path = other
         conn.continues = None  # what else it may mean is looked at packet by packet
+    path.bytes_received += len(data)
+    conn.paths.arrival = path
+    if not path.validated:
+        conn.paths.pending = True  # what came may be what a challenge waits for, to be allowed to leave
     try:
         _split(conn, now, data, segment_size, ecn, scratch)
+        if path is not conn.path:
+            migration.after_train(conn, path, now)
     except ProtocolViolation as violation:
         conn.close(now, violation.code, violation.reason, frame_type=violation.frame_type)
 
@@ -61,6 +71,7 @@ def handle_burst(
 def replay_undecryptable(conn: Connection, now: float, scratch: memoryview) -> None:
     """Keys have come: datagrams that waited for them get another chance."""
     waiting, conn.undecryptable = conn.undecryptable, []
+    conn.paths.arrival = conn.path
     try:
         for datagram, ecn in waiting:
             view = memoryview(bytearray(datagram))
@@ -125,7 +136,9 @@ def _open_short(
             now, PacketType.ONE_RTT, [*old, *opened, *new], len(starts), pn_offset + TAG_LENGTH
         )
     if opened or old or new:
-        conn.packet_dcid = bytes(data[starts[0] + 1 : starts[0] + pn_offset])
+        conn.paths.arrival.dcid = bytes(data[starts[0] + 1 : starts[0] + pn_offset])
+        if conn.paths.arrival is not conn.path:
+            migration.inspect(conn, [*old, *opened, *new])
         if phases.settling:
             key_update.settle(conn, now, old, opened)
         if old:

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 _STREAM_OFF: Final = 0x0C  # STREAM with OFF, without LEN: the data end where the packet ends
 
 
-def short_overhead(conn: Connection, pn_length: int) -> int:
-    """Bytes of a 1-RTT packet that are not payload."""
-    return 1 + len(conn.peer_cids.current.cid) + pn_length + TAG_LENGTH
+def short_overhead(conn: Connection, pn_length: int, dcid: bytes | None = None) -> int:
+    """Bytes of a 1-RTT packet that are not payload. `dcid` is the active path's if it is not given."""
+    return 1 + len(conn.peer_cids.current.cid if dcid is None else dcid) + pn_length + TAG_LENGTH
 
 
-def _short_prefix(conn: Connection, pn_length: int) -> bytes:
-    return bytes((FIXED_BIT | conn.key_phases.phase | (pn_length - 1),)) + conn.peer_cids.current.cid
+def _short_prefix(conn: Connection, pn_length: int, dcid: bytes | None = None) -> bytes:
+    if dcid is None:
+        dcid = conn.peer_cids.current.cid
+    return bytes((FIXED_BIT | conn.key_phases.phase | (pn_length - 1),)) + dcid
 
 
 def seal_short(
@@ -35,11 +37,12 @@ def seal_short(
     first_pn: int,
     pn_length: int,
     payloads: Sequence[bytes],
+    dcid: bytes | None = None,
 ) -> int:
     """Seal consecutive 1-RTT packets into `buffer` from `pos` on; returns their end."""
     keys = conn.application.keys_out
     assert keys is not None
-    prefix = _short_prefix(conn, pn_length)
+    prefix = _short_prefix(conn, pn_length, dcid)
     end = keys.seal_run(buffer, pos, prefix, first_pn, pn_length, payloads)
     if conn.trace is not None:
         overhead = len(prefix) + pn_length + TAG_LENGTH

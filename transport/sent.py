@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quicfs.transport import limits
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
 from quicfs.transport.stream import Stream
+
+if TYPE_CHECKING:
+    from quicfs.transport.path import CongestionState
 
 Record = tuple[int, Any]
 """A frame that was sent: its type, and what `frame_ops` needs to know when it is acknowledged or lost."""
@@ -34,6 +37,7 @@ class SentRun:
 
     __slots__ = (
         "bulk",
+        "congestion",
         "eliciting",
         "first",
         "in_flight",
@@ -72,6 +76,9 @@ class SentRun:
         self.bulk = bulk
         self.mtu_probe = mtu_probe
         self.marked = marked  # sent with ECT(0)
+        self.congestion: CongestionState | None = (
+            None  # of the path that it took; None: a probe of another path
+        )
 
     @property
     def count(self) -> int:
@@ -91,7 +98,7 @@ class SentRun:
             start = bulk.offset + (first - self.first) * bulk.step
             stop = min(bulk.stop, bulk.offset + (last + 1 - self.first) * bulk.step)
             bulk = StreamRange(bulk.stream, start, stop, bulk.step, bulk.fin and last == self.last)
-        return SentRun(
+        part = SentRun(
             first,
             last,
             self.time,
@@ -102,6 +109,8 @@ class SentRun:
             bulk=bulk,
             marked=self.marked,
         )
+        part.congestion = self.congestion
+        return part
 
 
 class SentPackets:

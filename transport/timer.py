@@ -16,6 +16,7 @@ class Timer(enum.IntEnum):
     PMTUD = 7  # RFC 8899
     KEY_DISCARD = 8  # the receive keys before the last update are not needed any more (RFC 9001 §6.5)
     EARLY_KEYS = 9  # a server's keys of 0-RTT packets are not needed any more (RFC 9001 §4.9.3)
+    PATH = 10  # path validation, paths that are left (RFC 9000 §8.2, §9)
 
 
 class Timers:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import establish, key_update, limits
+from quicfs.transport import establish, key_update, limits, migration
 from quicfs.transport.builder import (
     LongPacket,
     PacketBuilder,
@@ -20,7 +20,6 @@ from quicfs.transport.builder import (
 from quicfs.transport.frame import (
     write_connection_close,
     write_crypto_header,
-    write_path_response,
     write_stream_header,
 )
 from quicfs.transport.frame_ack import write_ack
@@ -52,6 +51,9 @@ def poll_transmit(conn: Connection, now: float, buffer: memoryview) -> Transmit 
         key_update.before_train(conn, now)
         if conn.state not in OPEN:
             return _close(conn, now, buffer)
+    # A challenge comes first on a new path: what follows has to wait for its answer.
+    if conn.paths.pending and (transmit := migration.poll_transmit(conn, now, buffer)) is not None:
+        return transmit
     # The probe comes first: a transfer that never pauses would never let it out, and gains most by it.
     return _mtu_probe(conn, now, buffer) or _train(conn, now, buffer)
 
@@ -203,7 +205,6 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
         conn.streams.ready
         or conn.control
         or space.probes
-        or conn.path.responses
         or conn.datagrams.outgoing
         or _ack_wanted(space, now)
     ):
@@ -213,6 +214,10 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     mtu = conn.path.pmtud.current
     first_pn = space.sent.next_pn
     most = min(limits.TRAIN_SEGMENTS, max(1, limits.TRAIN_BYTES // mtu))
+    if not conn.path.validated:  # §8.1
+        most = min(most, conn.path.allowance() // mtu)
+        if most <= 0:
+            return None
     pn_length = packet_number_length(first_pn + most, space.sent.largest_acked)
     room = mtu - short_overhead(conn, pn_length)
 
@@ -302,13 +307,11 @@ def _fill_1rtt(conn: Connection, now: float, builder: PacketBuilder, *, windowed
     space = conn.application
     probing = space.probes > 0
     sends = (windowed and conn.recovery.window > 0) or probing
-    has_work = bool(conn.control or conn.streams.ready or conn.path.responses or conn.datagrams.outgoing)
+    has_work = bool(conn.control or conn.streams.ready or conn.datagrams.outgoing)
     if _ack_wanted(space, now) or (sends and has_work and space.received.ack_at is not None):
         _add_ack(conn, space, builder, now)
     if not sends:
         return
-    while conn.path.responses and builder.room >= 9:
-        builder.add(write_path_response(conn.path.responses.pop(0)), None)
     if conn.control:
         _add_control(conn, builder, now)
     if conn.datagrams.outgoing:
@@ -407,7 +410,7 @@ def _note_limits(conn: Connection, now: float, *, full: bool) -> None:
 
 
 def _mtu_probe(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
-    if conn.recovery.window < conn.path.pmtud.current:
+    if conn.recovery.window < conn.path.pmtud.current or not conn.path.validated:
         return None
     size = conn.path.pmtud.next_probe(now)
     if size is None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quicfs.transport import limits
+from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
 from quicfs.transport.crypto import CipherSuite
@@ -151,6 +152,11 @@ class Host:
         self._buffer = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 9))
         network.attach(address, self)
 
+    def attach(self, address: Address) -> Address:
+        """Give the host another address, or port; returns it."""
+        self.network.attach(address, _Interface(self, address))
+        return address
+
     def listen(
         self,
         config: ConnectionConfig | None = None,
@@ -187,7 +193,9 @@ class Host:
         early: Callable[[App], None] = lambda app: None,
     ) -> App:
         """With `remembered` parameters of the server, early data are offered: what `early` does before TLS begins."""
-        conn = self.endpoint.connect(self.network.now, remote, config or ConnectionConfig(), token=token)
+        conn = self.endpoint.connect(
+            self.network.now, remote, config or ConnectionConfig(), local=self.address, token=token
+        )
         app = App(self, conn)
         offers = remembered is not None
         app.tls = FakeTls(app, is_server=False, alpn=alpn, padding=padding, early_data=offers)
@@ -214,8 +222,17 @@ class Host:
 
     # --- the network's side
 
-    def handle_train(self, now: float, source: Address, data: bytearray, segment_size: int, ecn: int) -> None:
-        touched = self.endpoint.handle(now, memoryview(data), segment_size, source, self.address, ecn)
+    def handle_train(
+        self,
+        now: float,
+        source: Address,
+        data: bytearray,
+        segment_size: int,
+        ecn: int,
+        local: Address | None = None,
+    ) -> None:
+        local = local or self.address
+        touched = self.endpoint.handle(now, memoryview(data), segment_size, source, local, ecn)
         for conn in touched:
             app = self._by_conn.get(conn)
             if app is not None:
@@ -246,24 +263,42 @@ class Host:
     def _flush(self, conns: list[Connection]) -> None:
         now = self.network.now
         while (reply := self.endpoint.poll_reply()) is not None:
-            self._send(reply.data, reply.segment_size, reply.remote, reply.ecn)
+            self._send(reply)
         for conn in conns:
             for _ in range(10_000):
                 train = conn.poll_transmit(now, self._buffer)
                 if train is None:
                     break
-                self._send(train.data, train.segment_size, train.remote, train.ecn)
+                self._send(train)
             else:
                 raise AssertionError("a connection transmits without end")
             if conn.state is State.CLOSED:
                 self.endpoint.forget(conn)
 
-    def _send(self, data: memoryview, segment_size: int, remote: Address, ecn: int) -> None:
+    def _send(self, train: Transmit) -> None:
+        data, segment_size, remote, local, ecn = train
         assert 0 < segment_size <= len(data)
         self.transmitted += 1
         for start in range(0, len(data), segment_size):
             piece = bytes(data[start : start + segment_size])
-            self.network.send(Datagram(self.address, remote, piece, ecn))
+            self.network.send(Datagram(local or self.address, remote, piece, ecn))
+
+
+class _Interface:
+    """Another address of a host; its timers are the host's."""
+
+    def __init__(self, host: Host, address: Address) -> None:
+        self._host = host
+        self._address = address
+
+    def handle_train(self, now: float, source: Address, data: bytearray, segment_size: int, ecn: int) -> None:
+        self._host.handle_train(now, source, data, segment_size, ecn, self._address)
+
+    def next_timeout(self) -> float | None:
+        return None
+
+    def handle_timeout(self, now: float) -> None:
+        raise AssertionError("an interface has no timers")
 
 
 @dataclass

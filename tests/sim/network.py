@@ -73,6 +73,9 @@ class Network:
         self.log: list[Datagram] = []
         self._nodes: dict[Address, Node] = {}
         self._links: dict[tuple[str, str], Link] = {}
+        self._outside: dict[Address, Address] = {}  # NAT: how others see an address of a node
+        self._inside: dict[Address, Address] = {}
+        self._hosts: dict[str, str] = {}  # outside -> inside: the link stays the same
         self._events: list[tuple[float, int, Datagram]] = []
         self._numbers = itertools.count()
 
@@ -83,9 +86,19 @@ class Network:
         """The link from one host to another; made with defaults when first asked for."""
         return self._links.setdefault((source, destination), Link())
 
+    def rebind(self, address: Address, outside: Address) -> None:
+        """A NAT shows a node's `address` as `outside` from now on; what comes for its former binding is dropped."""
+        self._inside.pop(self._outside.get(address, address), None)
+        self._outside[address] = outside
+        self._inside[outside] = address
+        self._hosts[outside[0]] = address[0]
+
     def send(self, datagram: Datagram) -> None:
         """A datagram leaves its source now; what becomes of it is up to the link."""
-        link = self.link(datagram.source[0], datagram.destination[0])
+        link = self.link(
+            datagram.source[0], self._hosts.get(datagram.destination[0], datagram.destination[0])
+        )
+        datagram.source = self._outside.get(datagram.source, datagram.source)
         chance = self.random.random
         link.sent += 1
         link.bytes += len(datagram.data)
@@ -168,7 +181,10 @@ class Network:
 
     def _deliver(self, train: list[Datagram]) -> None:
         first = train[0]
-        node = self._nodes.get(first.destination)
+        destination = self._inside.get(first.destination, first.destination)
+        if destination == first.destination and destination in self._outside:
+            return  # its binding is another one now
+        node = self._nodes.get(destination)
         if node is not None:
             data = bytearray().join(datagram.data for datagram in train)
             node.handle_train(self.now, first.source, data, len(first.data), first.ecn)

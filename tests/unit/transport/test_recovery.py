@@ -8,6 +8,7 @@ from quicfs.transport.cong_newreno import NewReno
 from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.pacer import Pacer
 from quicfs.transport.packet import PacketType
+from quicfs.transport.path import CongestionState
 from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.recovery import Recovery
 from quicfs.transport.rtt import RttEstimator
@@ -26,9 +27,7 @@ class Sender:
         self.app = PacketNumberSpace(PacketType.ONE_RTT, CryptoLevel.APP, 0.025)
         self.recovery = Recovery(
             (self.initial, self.handshake, self.app),
-            NewReno(SIZE),
-            Pacer(SIZE),
-            RttEstimator(),
+            CongestionState(NewReno(SIZE), Pacer(SIZE), RttEstimator()),
             peer_validated=is_server or confirmed,
         )
         self.recovery.handshake_confirmed = confirmed
