@@ -31,7 +31,7 @@ def continue_stream(
     )
     if not count:
         return 0
-    conn.packet_dcid = bytes(data[1:pn_offset])
+    conn.paths.arrival.dcid = bytes(data[1:pn_offset])
     conn.handle_stream_data(stream_id, offset, piece, False)
     conn.continues = stream_id, offset + len(piece)
     received.add(now, pn, pn + count)
