@@ -89,7 +89,8 @@ class Connection:
 
         self.initial = PacketNumberSpace(PacketType.INITIAL, CryptoLevel.INITIAL, 0.0)
         self.handshake = PacketNumberSpace(PacketType.HANDSHAKE, CryptoLevel.HANDSHAKE, 0.0)
-        self.application = PacketNumberSpace(PacketType.ONE_RTT, CryptoLevel.APP, limits.MAX_ACK_DELAY)
+        ack_delay = config.parameters.max_ack_delay_ms / 1000  # as the peer is told
+        self.application = PacketNumberSpace(PacketType.ONE_RTT, CryptoLevel.APP, ack_delay)
         self.spaces = (self.initial, self.handshake, self.application)
         self.key_phases = KeyPhases(config.update_keys_after)
         self.early = EarlyData()

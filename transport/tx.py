@@ -122,7 +122,7 @@ def _fill_crypto_packet(
     """ACK and CRYPTO of one handshake level."""
     queue = space.crypto_out
     wants = queue.has_lost or queue.unsent > 0
-    may_send = space.probes > 0 or _handshake_window(conn) > 0
+    may_send = space.probes > 0 or _handshake_window(conn) >= limits.MIN_INITIAL_DATAGRAM
     sends = may_send and (wants or space.probes > 0)
     if space.received.ack_at is not None and (sends or space.received.ack_at <= now):
         _add_ack(conn, space, builder, now)
@@ -162,7 +162,7 @@ def _fill_0rtt(conn: Connection, now: float, room: int) -> LongPacket | None:
     if room < _MIN_CHUNK:
         return None
     builder = PacketBuilder(room)
-    _fill_1rtt(conn, now, builder)
+    _fill_1rtt(conn, now, builder, windowed=conn.recovery.window >= limits.MIN_INITIAL_DATAGRAM)
     return None if builder.empty else LongPacket(PacketType.ZERO_RTT, keys, pn, pn_length, b"", builder)
 
 
@@ -175,7 +175,7 @@ def _fill_early_1rtt(conn: Connection, now: float, room: int) -> PacketBuilder |
     if room < _MIN_CHUNK:
         return None
     builder = PacketBuilder(room)
-    _fill_1rtt(conn, now, builder)
+    _fill_1rtt(conn, now, builder, windowed=conn.recovery.window >= limits.MIN_INITIAL_DATAGRAM)
     return None if builder.empty else builder
 
 
@@ -247,7 +247,7 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
                 paced -= count * mtu
                 continue
         builder = PacketBuilder(room)
-        _fill_1rtt(conn, now, builder, windowed=window > 0)
+        _fill_1rtt(conn, now, builder, windowed=paced > 0 and recovery.window >= mtu)
         if builder.empty:
             break
         full = builder.room == 0
@@ -302,11 +302,11 @@ def _bulk(conn: Connection, now: float, pn: int, mtu: int, room: int, most: int)
     return bulk
 
 
-def _fill_1rtt(conn: Connection, now: float, builder: PacketBuilder, *, windowed: bool = True) -> None:
+def _fill_1rtt(conn: Connection, now: float, builder: PacketBuilder, *, windowed: bool) -> None:
     """One packet: acknowledgement, control frames, then stream data up to the end of the room."""
     space = conn.application
     probing = space.probes > 0
-    sends = (windowed and conn.recovery.window > 0) or probing
+    sends = windowed or probing  # RFC 9002 §7: what would not fit into the window waits, probes do not
     has_work = bool(conn.control or conn.streams.ready or conn.datagrams.outgoing)
     if _ack_wanted(space, now) or (sends and has_work and space.received.ack_at is not None):
         _add_ack(conn, space, builder, now)
@@ -400,7 +400,7 @@ def _note_limits(conn: Connection, now: float, *, full: bool) -> None:
     recovery = conn.recovery
     mtu = conn.path.pmtud.current
     wants = bool(conn.streams.ready or conn.control or conn.datagrams.outgoing)
-    paced = wants and recovery.window > 0 and recovery.paced(now) <= 0
+    paced = wants and recovery.window >= mtu and recovery.paced(now) <= 0
     conn.timers.set(Timer.PACING, recovery.paced_at(now) if paced else None)
     # RFC 9002 §7.8: neither the window nor the pacer held us back, so the window has not been tested
     conn.app_limited = not full and not paced and recovery.window >= mtu

@@ -1,0 +1,43 @@
+"""What the soak has found, each as a test of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from quicfs.transport.config import ConnectionConfig, default_parameters
+
+from .endpoints import both_ways, make_pair
+
+
+@pytest.mark.parametrize("delay_ms", [0, 5, 100])
+def test_acknowledgements_wait_no_longer_than_the_peer_was_told(delay_ms: int) -> None:
+    """A peer whose probe timeout counts on less would probe for ever."""
+    parameters = default_parameters()
+    parameters.max_ack_delay_ms = delay_ms
+    pair = make_pair(
+        server=ConnectionConfig(parameters=parameters, probe_mtu=False),
+        client=ConnectionConfig(probe_mtu=False),
+        prepare=lambda network: both_ways(network, delay=0.001),
+    ).establish()
+    pair.network.run_for(1.0)
+    start = pair.network.now
+    pair.client.send(b"one packet")
+    pair.run(lambda: pair.client.conn.recovery.bytes_in_flight == 0, 1.0)
+    assert pair.network.now - start == pytest.approx(0.002 + delay_ms / 1000, abs=0.0005)
+    assert pair.client.conn.recovery.stats.ptos == 0
+
+
+def test_what_does_not_fit_into_the_congestion_window_waits() -> None:
+    pair = make_pair().establish()
+    recovery = pair.client.conn.recovery
+    pair.client.send(bytes(500_000))
+    full = 0
+
+    def check() -> bool:
+        nonlocal full
+        assert recovery.bytes_in_flight <= recovery.cong.cwnd
+        full += recovery.window < 1472
+        return bool(pair.server.ended)
+
+    pair.run(check)
+    assert full
