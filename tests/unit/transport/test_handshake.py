@@ -182,7 +182,7 @@ def test_whole_contract() -> None:
 
 
 def test_crypto_that_comes_when_the_agent_is_done_already() -> None:
-    """A server's session ticket overtakes the agent's word: its end of the descriptor is closed then, and DONE unread."""
+    """A session ticket overtakes the agent's word: its end of the descriptor is closed then, and DONE unread."""
 
     async def main(net: HandshakeNet) -> None:
         agent, port = Agent(net), Port()
