@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from quicfs.transport import delivery, early_data, establish, key_update, limits, migration, versions
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import FRAME_CODECS, parse_frame, parse_stream
+from quicfs.transport.frame import FRAME_CODECS, end_of_padding, parse_frame, parse_stream
 from quicfs.transport.frame_ops import FRAME_OPS
 from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import (
@@ -325,9 +325,7 @@ def _process(
                     conn.handle_stream_data(stream_id, offset, b"".join(pieces), True)
                     stream_id = -1
             elif frame_type == 0:
-                pos += 1
-                while pos < end and not payload[pos]:
-                    pos += 1
+                pos = end_of_padding(payload, pos + 1, end)
             else:
                 frame_type, frame, pos = parse_frame(payload, pos, end, packet_type)
                 if FRAME_CODECS[frame_type].ack_eliciting:

@@ -7,6 +7,7 @@ answer. Attributes are written in the order in which Linux writes them; unknown 
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +28,9 @@ MAX_PEERNAME: Final = 255  # octets of a host name (RFC 1035 §2.3.4)
 
 KEY_SERIAL_NONE: Final = 0
 """Key serial that stands for no key (keyrings(7))."""
+
+_REMEMBERED: Final = 64
+"""Messages whose bytes are kept: READY is always the same, and most requests differ in nothing but the descriptor."""
 
 _HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
 _GENL_LEN: Final = 4
@@ -182,6 +186,7 @@ def _done_attrs(done: Done) -> Attrs:
     return attrs
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def build(
     message: Message, *, family: int = MODEL_FAMILY, seq: int = 0, pid: int = 0, version: int = FAMILY_VERSION
 ) -> bytes:
@@ -257,6 +262,7 @@ def _parse_done(msg: Any) -> Done:
     return Done(_first(msg, "HANDSHAKE_A_DONE_STATUS"), _first(msg, "HANDSHAKE_A_DONE_SOCKFD"), serials)
 
 
+@functools.lru_cache(maxsize=_REMEMBERED)
 def parse(data: bytes, *, family: int = MODEL_FAMILY) -> tuple[Header, Message]:
     """Read exactly one netlink message. ValueError, with the reason, for anything else."""
     if len(data) < _HEADER.size + _GENL_LEN or len(data) > MAX_MESSAGE:

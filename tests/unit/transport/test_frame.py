@@ -266,3 +266,10 @@ def test_connection_ids_that_cannot_be_written() -> None:
     for cid, token in ((b"", TOKEN), (bytes(21), TOKEN), (b"c", TOKEN[1:])):
         with pytest.raises(MisuseError):
             frame.write_new_connection_id(1, 0, cid, token)
+
+
+def test_padding_ends_with_the_first_other_byte_or_with_the_packet() -> None:
+    payload = memoryview(b"\0" * 60_000 + b"\1" + b"\0" * 100 + b"\1")
+    assert frame.end_of_padding(payload, 1, len(payload)) == 60_000
+    assert frame.end_of_padding(payload, 60_000, len(payload)) == 60_000
+    assert frame.end_of_padding(payload, 60_001, 60_050) == 60_050
