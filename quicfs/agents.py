@@ -24,6 +24,7 @@ from quicfs.errors import UserError
 from quicfs.handshake_agent.config import DEFAULT_SOCKET
 from quicfs.options import AgentOptions
 from quicfs.places import existing_certificate
+from quicfs.sessions import SessionCache
 from quicfs.transport.handshake import HandshakeNet
 from quicfs.transport.uapi import AuthMode
 
@@ -70,6 +71,7 @@ class ClientNet:
 
     net: HandshakeNet
     auth_modes: tuple[AuthMode, ...]
+    sessions: SessionCache
 
 
 @asynccontextmanager
@@ -82,7 +84,7 @@ async def client_net(options: AgentOptions) -> AsyncIterator[ClientNet]:
         modes = (AuthMode.UNAUTH if options.cert is None else AuthMode.X509,)
     configuration = client_configuration(options.ca, options.cert, options.key)
     async with _net(path, configuration) as net:
-        yield ClientNet(net, modes)
+        yield ClientNet(net, modes, SessionCache(options))
 
 
 @asynccontextmanager

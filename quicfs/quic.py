@@ -12,9 +12,12 @@ import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from quicfs.agents import ClientNet
+from quicfs.sessions import KeptSession
 from quicfs.transport.bytestream import ByteStream
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.errors import ClosedError
@@ -35,6 +38,8 @@ OTHER_ADDRESS_S: Final = 3.0
 """For a handshake when the host has more addresses to try."""
 KEEP_ALIVE_S: Final = 15.0
 """Half of the usual idle timeout: a mount that nobody uses for a while stays connected."""
+TICKET_S: Final = 10
+"""How long after the handshake a session ticket is taken."""
 FIRST_STREAM_S: Final = 15.0
 """How long a client may be connected without opening its stream."""
 DRAIN_S: Final = 3.0
@@ -42,11 +47,18 @@ MAX_CONNECTIONS: Final = 4096
 
 
 class ConnectionStream:
-    """The only stream of its connection, which ends with it. Satisfies `ByteStream`."""
+    """The only stream of its connection, which ends with it. Satisfies `ByteStream`. `keep` gets what the server gave
+    for the next connection."""
 
-    def __init__(self, conn: QuicSocket, stream: QuicStream) -> None:
+    def __init__(
+        self,
+        conn: QuicSocket,
+        stream: QuicStream,
+        keep: Callable[[KeptSession], None] = lambda session: None,
+    ) -> None:
         self._conn = conn
         self._stream = stream
+        self._keep = keep
         # As they are: no call in between for each piece.
         self.recv = stream.recv
         self.send = stream.send
@@ -73,7 +85,9 @@ class ConnectionStream:
         with contextlib.suppress(TimeoutError, ConnectionError):  # the peer is gone; nothing is left to do
             async with asyncio.timeout(DRAIN_S):
                 await self._stream.drained()
-        await self._conn.close()
+        conn = self._conn
+        self._keep(KeptSession(conn.getsockopt(SockOpt.SESSION_TICKET), conn.getsockopt(SockOpt.TOKEN)))
+        await conn.close()
 
 
 async def connect_stream(net: ClientNet, address: Address, alpn: bytes) -> ConnectionStream:
@@ -93,7 +107,7 @@ async def connect_stream(net: ClientNet, address: Address, alpn: bytes) -> Conne
         limit = HANDSHAKE_S if number == len(hosts) else OTHER_ADDRESS_S
         for auth_mode in net.auth_modes:
             try:
-                return await _connect(net.net, target, address.host, alpn, auth_mode, limit)
+                return await _connect(net, address, target, alpn, auth_mode, limit)
             except OSError as error:
                 failure = error
                 if not (isinstance(error, HandshakeError) and error.errno == errno.ENOENT):
@@ -103,17 +117,22 @@ async def connect_stream(net: ClientNet, address: Address, alpn: bytes) -> Conne
 
 
 async def _connect(
-    net: HandshakeNet, target: tuple[str, int], name: str, alpn: bytes, auth_mode: AuthMode, limit: float
+    net: ClientNet, address: Address, target: tuple[str, int], alpn: bytes, auth_mode: AuthMode, limit: float
 ) -> ConnectionStream:
     config = ConnectionConfig(keep_alive=KEEP_ALIVE_S, trace=QlogDirectory.from_environment())
-    conn = QuicSocket(net, config=config)
+    conn = QuicSocket(net.net, config=config)
+    where = address, alpn, auth_mode
+    kept = net.sessions.take(*where)
+    name = address.host.partition("%")[0]
     try:
         conn.setsockopt(SockOpt.ALPN, alpn)
+        # No early data: an SMB request that somebody replays would be carried out twice (RFC 9001 §9.2).
+        conn.setsockopt(SockOpt.CONFIG, replace(conn.options, receive_session_ticket=TICKET_S).pack())
+        conn.setsockopt(SockOpt.SESSION_TICKET, kept.ticket)
+        conn.setsockopt(SockOpt.TOKEN, kept.token)
         await conn.connect(target)
-        await conn.handshake(
-            HandshakeRequest(MessageType.CLIENTHELLO, int(limit * 1000), auth_mode, name.partition("%")[0])
-        )
-        return ConnectionStream(conn, await conn.wait_open_stream())
+        await conn.handshake(HandshakeRequest(MessageType.CLIENTHELLO, int(limit * 1000), auth_mode, name))
+        return ConnectionStream(conn, await conn.wait_open_stream(), partial(net.sessions.put, *where))
     except BaseException:
         await conn.close()
         raise

@@ -50,6 +50,8 @@ class ConnectionStats:
     ecn_reported: tuple[int, int]
     """Packets of ours that the peer reports to have come with ECT(0), CE."""
 
+    tls_bytes_received: int
+    """TLS messages of the peer; on a client a session that is resumed shows here, since it needs no certificate."""
     key_updates: int
     """Begun by either end."""
     streams_opened: int
@@ -108,6 +110,7 @@ def collect(conn: Connection) -> ConnectionStats:
         ecn=path.ecn.state.name.lower(),
         ecn_received=(received.ect0, received.ect1, received.ce),
         ecn_reported=path.ecn.reported,
+        tls_bytes_received=sum(space.crypto_in.read for space in conn.spaces),
         key_updates=conn.key_phases.updates,
         streams_opened=opened,
         streams_accepted=accepted,
