@@ -50,6 +50,20 @@ class Client:
 
         `ticket`: resumes the session that it is of.
         """
+        async with self._opened(ticket) as sock:
+            await self._handshake(sock)
+            yield sock
+
+    @asynccontextmanager
+    async def connecting(self, ticket: bytes) -> AsyncIterator[QuicSocket]:
+        """A connection that may be written to while its handshake goes on: what is written goes out in 0-RTT packets.
+        At the end the handshake is complete."""
+        async with self._opened(ticket) as sock, asyncio.TaskGroup() as group:
+            group.create_task(self._handshake(sock))
+            yield sock
+
+    @asynccontextmanager
+    async def _opened(self, ticket: bytes) -> AsyncIterator[QuicSocket]:
         target = self.contract.requests[0]
         sock = make_socket(self._net)
         try:
@@ -59,12 +73,13 @@ class Client:
             if ticket:
                 sock.setsockopt(SockOpt.SESSION_TICKET, ticket)
             await sock.connect((target.host, target.port))
-            await sock.handshake(
-                HandshakeRequest(MessageType.CLIENTHELLO, HANDSHAKE_MS, AuthMode.UNAUTH, target.host)
-            )
             yield sock
         finally:
             await sock.close()
+
+    async def _handshake(self, sock: QuicSocket) -> None:
+        host = self.contract.requests[0].host
+        await sock.handshake(HandshakeRequest(MessageType.CLIENTHELLO, HANDSHAKE_MS, AuthMode.UNAUTH, host))
 
     async def fetch(self, sock: QuicSocket, requests: Sequence[Request]) -> None:
         """All that this connection is asked for."""
@@ -104,14 +119,24 @@ def _update_keys(sock: QuicSocket) -> bool:
 async def resumed(client: Client) -> None:
     """The first file on a connection of its own, which brings a ticket, the others on a second one with it."""
     first, *others = client.contract.requests
+    async with client.connected(await _ticket(client, first)) as sock:
+        await client.fetch(sock, others)
+
+
+async def early(client: Client) -> None:
+    """The same, and the others are asked for before the handshake."""
+    first, *others = client.contract.requests
+    async with client.connecting(await _ticket(client, first)) as sock:
+        await client.fetch(sock, others)
+
+
+async def _ticket(client: Client, request: Request) -> bytes:
     async with client.connected() as sock:
-        await client.fetch(sock, [first])
+        await client.fetch(sock, [request])
         await until(
             lambda: bool(sock.getsockopt(SockOpt.SESSION_TICKET)), "the server sent no session ticket"
         )
-        ticket = sock.getsockopt(SockOpt.SESSION_TICKET)
-    async with client.connected(ticket) as sock:
-        await client.fetch(sock, others)
+        return sock.getsockopt(SockOpt.SESSION_TICKET)
 
 
 async def until(condition: Callable[[], bool], otherwise: str) -> None:
@@ -127,6 +152,7 @@ FLOWS: Final[dict[str, Callable[[Client], Awaitable[None]]]] = {
     "multiconnect": on_one_connection_each,
     "keyupdate": with_key_update,
     "resumption": resumed,
+    "zerortt": early,
 }
 """What a client does in a case; on_one_connection where none is named."""
 
@@ -155,6 +181,8 @@ def configure(sock: QuicSocket, contract: Contract) -> None:
         options = replace(options, validate_peer_address=1)
     if contract.case in ("resumption", "zerortt") and not contract.is_server:
         options = replace(options, receive_session_ticket=int(PATIENCE_S))
+    if contract.case == "zerortt":
+        options = replace(options, early_data=1)
     sock.setsockopt(SockOpt.CONFIG, options.pack())
 
 
@@ -193,10 +221,11 @@ async def _accept(listener: QuicSocket, contract: Contract, files: FileServer) -
 async def _serve(sock: QuicSocket, dialect: Dialect, files: FileServer) -> None:
     peer = sock.peer
     try:
-        await sock.handshake(HandshakeRequest(MessageType.SERVERHELLO, HANDSHAKE_MS, AuthMode.X509))
-        await files.serve(sock, dialect)
-    except OSError as error:  # this client's; others go on
-        _log.info("%s: %s", peer, error)
+        async with asyncio.TaskGroup() as group:  # requests may come before the handshake is complete
+            group.create_task(files.serve(sock, dialect))
+            await sock.handshake(HandshakeRequest(MessageType.SERVERHELLO, HANDSHAKE_MS, AuthMode.X509))
+    except* OSError as errors:  # this client's; others go on
+        _log.info("%s: %s", peer, errors.exceptions[0])
     finally:
         await sock.close()
 
