@@ -19,7 +19,7 @@ TICKET_SECRET_LENGTH: Final = 64
 class Resume:
     """`token`: for the client's Initial packets. `secret`: a server's, for its agent to derive ticket keys from."""
 
-    __slots__ = ("_given", "_ticket", "_used", "secret", "token")
+    __slots__ = ("_fresh", "_given", "_ticket", "_used", "secret", "token")
 
     def __init__(self) -> None:
         self.token = b""
@@ -27,6 +27,7 @@ class Resume:
         self._given = b""  # by the consumer
         self._ticket: SessionTicket | None = None  # the same, read
         self._used = False  # a handshake has been asked for: what is set from now on is new
+        self._fresh = False  # and such a one is there
 
     def set_ticket(self, value: bytes, version: int) -> bool:
         """From the consumer before the handshake, from the agent after it; True if it is a new one. ValueError if it is
@@ -40,7 +41,7 @@ class Resume:
                 ticket.identity, ticket.alpn, ticket.parameters, ticket.session, ticket.early_data, version
             )
             value = ticket.pack()
-        self._given, self._ticket = value, ticket
+        self._given, self._ticket, self._fresh = value, ticket, self._used
         return self._used
 
     def ticket(self, version: int) -> bytes:
@@ -62,8 +63,10 @@ class Resume:
         self._used = True
 
     def forget(self) -> None:
-        """The handshake is done: what it used should not be used again (RFC 8446 §C.4)."""
-        self._given, self._ticket = b"", None
+        """The handshake is done: what it used should not be used again (RFC 8446 §C.4). A server may issue a ticket
+        with its first flight, so that a new one is there already."""
+        if not self._fresh:
+            self._given, self._ticket = b"", None
 
     def set_token(self, value: bytes) -> None:
         """ValueError for one that leaves no room for a ClientHello."""
