@@ -139,6 +139,10 @@ class ReceivedPackets:
         self._eliciting = 0
         self._immediate = False
 
+    def hold(self) -> None:
+        """Say nothing for now; what comes next decides again."""
+        self.ack_at = None
+
     def forget_below(self, pn: int) -> None:
         """The peer knows that everything below `pn` arrived (RFC 9000 §13.2.4)."""
         if len(self.ranges) > 1:

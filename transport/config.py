@@ -37,6 +37,7 @@ class ConnectionConfig:
     keep_alive: float = 0.0  # 0: no PING to keep the connection alive
     handshake_timeout: float = limits.HANDSHAKE_TIMEOUT
     probe_mtu: bool = True
+    mtu_raise_interval: float = limits.MTU_RAISE_INTERVAL  # until a wider path is looked for again
     ecn: bool = True
     versions: tuple[int, ...] = SUPPORTED_VERSIONS  # that are spoken, best first
     version: int = (

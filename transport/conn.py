@@ -105,6 +105,7 @@ class Connection:
         self.paths = Paths(self.path, on_remote)
         self.recovery = Recovery(self.spaces, self.path.congestion, peer_validated=is_server)
         self.ours = establish.own_parameters(self, config.parameters, local_cid)
+        self.application.received.set_max_ack_delay(self.ours.max_ack_delay_ms / 1000)
         self.streams = Streams(is_server=is_server, ours=self.ours)
         self.idle_timeout = self.ours.max_idle_timeout_ms / 1000
 

@@ -75,9 +75,22 @@ def _prepare_probe(conn: Connection, space: PacketNumberSpace, now: float) -> No
         and conn.path.pmtud.on_lost(oldest.packet_size, now)
     ):
         _mtu_changed(conn)
-    if oldest is not None and not oldest.mtu_probe:
+    if space is not conn.application:
+        _repeat_flight(conn, space)
+    elif oldest is not None and not oldest.mtu_probe:
         # Only the queue hears of it: the packets themselves stay under way until they are declared lost.
         requeue(conn, space, oldest.part(oldest.first, min(oldest.last, oldest.first + 1)))
+
+
+def _repeat_flight(conn: Connection, space: PacketNumberSpace) -> None:
+    """A peer may say nothing until it has all of a flight: all of it is repeated, or, once the window is full, two
+    packets in turn."""
+    runs = list(space.sent)
+    if runs and conn.recovery.window < sum(run.size for run in runs):
+        first = 2 * (conn.recovery.pto_count - 1) % len(runs)
+        runs = [runs[first], runs[(first + 1) % len(runs)]]
+    for run in runs:
+        requeue(conn, space, run)
 
 
 def _run_acked(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None:

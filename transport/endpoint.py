@@ -14,8 +14,9 @@ from hashlib import sha256
 from typing import Final
 
 from quicfs.transport import limits, packet, versions
+from quicfs.transport.arrival import Arrival
 from quicfs.transport.builder import Transmit
-from quicfs.transport.client_hello import parse_client_hello
+from quicfs.transport.client_hello import ClientHello, parse_client_hello
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
 from quicfs.transport.crypto import CipherSuite, Keys, initial_secrets
@@ -73,7 +74,7 @@ class Endpoint:
         self._cids: dict[Connection, set[bytes]] = {}
         self._by_remote: dict[Address, list[Connection]] = {}
         self._half_open: set[Connection] = set()
-        self._unrouted: set[Connection] = set()
+        self._unrouted: dict[Connection, Arrival] = {}
         self._listeners: list[Listener] = []
         self._replies: deque[Transmit] = deque()
         self._scratch = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 9))
@@ -155,7 +156,7 @@ class Endpoint:
         for remote in conn.paths.remotes:
             self._forget_remote(remote, conn)
         self._half_open.discard(conn)
-        self._unrouted.discard(conn)
+        self._unrouted.pop(conn, None)
         if conn.trace is not None:
             conn.trace.close()
 
@@ -193,16 +194,43 @@ class Endpoint:
                     start = stop
                     continue
             if conn is not None:
-                conn.handle_burst(now, data[start:stop], segment_size, ecn, self._scratch, remote, local)
-                if conn in self._unrouted and conn.initial.received.largest < 0:
-                    self.forget(conn)  # a forged Initial: nothing in it was authentic
-                    start = stop
-                    continue
-                self._after(now, conn)
-                if conn not in touched:
+                if self._unrouted and conn in self._unrouted:
+                    arriving = conn
+                    conn = self._handle_arriving(
+                        now, conn, data[start:stop], segment_size, ecn, remote, local
+                    )
+                    if conn is not arriving and arriving in touched:
+                        touched.remove(arriving)  # forgotten; it must not say a word
+                else:
+                    conn.handle_burst(now, data[start:stop], segment_size, ecn, self._scratch, remote, local)
+                    self._after(now, conn)
+                if conn is not None and conn not in touched:
                     touched.append(conn)
             start = stop
         return touched
+
+    def _handle_arriving(
+        self,
+        now: float,
+        conn: Connection,
+        data: memoryview,
+        segment_size: int,
+        ecn: int,
+        remote: Address,
+        local: Address,
+    ) -> Connection | None:
+        """Datagrams of a client that is not routed yet; returns the connection that it has then, if any."""
+        arrival = self._unrouted[conn]
+        if len(self._listeners) > 1:
+            arrival.keep(data, segment_size, ecn)
+        conn.handle_burst(now, data, segment_size, ecn, self._scratch, remote, local)
+        if conn.initial.received.largest < 0:
+            self.forget(conn)  # a forged Initial: nothing in it was authentic
+            return None
+        routed = self._route_by_alpn(now, conn, arrival)
+        if routed is not None:
+            self._after(now, routed)
+        return routed
 
     @property
     def has_replies(self) -> bool:
@@ -222,8 +250,6 @@ class Endpoint:
             self._by_cid.pop(cid, None)
             self._cids[conn].discard(cid)
         conn.local_cids.retired.clear()
-        if conn in self._unrouted:
-            self._route_by_alpn(now, conn)
         if conn.state is not State.HANDSHAKE and conn in self._half_open:
             self._half_open.discard(conn)
             if conn.state is State.CONNECTED:
@@ -337,7 +363,7 @@ class Endpoint:
                 return None
             validated = original_dcid is not None or self._proves_address(now, header.token, remote)
         if not validated:
-            if len(self._half_open) >= limits.RETRY_ABOVE or any(
+            if len(self._half_open) >= limits.RETRY_ABOVE or all(
                 listener.validate_address for listener in self._listeners
             ):
                 self._answer_retry(now, header, remote, local)
@@ -345,16 +371,25 @@ class Endpoint:
         elif len(self._half_open) >= limits.MAX_HALF_OPEN:
             self._refuse(header, TransportErrorCode.CONNECTION_REFUSED, remote, local)
             return None
+        first = self._listeners[0]
+        return self._begin(
+            now,
+            Arrival(header, remote, local, first, original_dcid=original_dcid, validated=validated),
+        )
+
+    def _begin(self, now: float, arrival: Arrival) -> Connection:
+        """A connection with the configuration of the arrival's listener."""
+        header = arrival.header
         conn = self._create(
-            replace(self._listeners[0].config),
+            replace(arrival.listener.config),
             now,
             is_server=True,
-            remote=remote,
-            local=local,
+            remote=arrival.remote,
+            local=arrival.local,
             peer_cid=header.scid,
-            original_dcid=original_dcid or header.dcid,
-            retry_scid=header.dcid if original_dcid is not None else None,
-            address_validated=validated,
+            original_dcid=arrival.original_dcid or header.dcid,
+            retry_scid=header.dcid if arrival.original_dcid is not None else None,
+            address_validated=arrival.validated,
             version=header.version,
         )
         # Until the client learns our ID its packets come to the one that it made up.
@@ -362,7 +397,7 @@ class Endpoint:
         self._cids[conn].add(header.dcid)
         conn.accepted_cids.add(header.dcid)
         self._half_open.add(conn)
-        self._unrouted.add(conn)
+        self._unrouted[conn] = arrival
         return conn
 
     def _proves_address(self, now: float, token: bytes, remote: Address) -> bool:
@@ -371,29 +406,61 @@ class Endpoint:
             token, remote[0], now, limits.NEW_TOKEN_LIFETIME
         ) and self._used_tokens.use(token, now)
 
-    def _route_by_alpn(self, now: float, conn: Connection) -> None:
+    def _route_by_alpn(self, now: float, conn: Connection, arrival: Arrival) -> Connection | None:
+        """Give the connection to its listener if the ClientHello is complete."""
         if conn.state not in OPEN:
-            self._unrouted.discard(conn)
-            return
+            self._unrouted.pop(conn, None)
+            return conn
         data = b"".join(piece for level, piece in conn.crypto_received if level == CryptoLevel.INITIAL)
         try:
             hello = parse_client_hello(data)
         except ProtocolViolation as violation:
-            self._unrouted.discard(conn)
+            self._unrouted.pop(conn, None)
             conn.close(now, violation.code, violation.reason, frame_type=violation.frame_type)
-            return
+            return conn
         if hello is None:
-            return
-        self._unrouted.discard(conn)
+            if len(self._listeners) > 1:
+                # Once a client has heard of us it takes no Retry any more (RFC 9000 §17.2.5.2).
+                conn.initial.received.hold()
+            return conn
         for listener in self._listeners:
             for alpn in hello.alpn:
                 if alpn in listener.alpn:
-                    versions.choose(conn, listener.config, hello.transport_parameters)
-                    if not listener.accept(conn, alpn):
-                        conn.close(now, TransportErrorCode.CONNECTION_REFUSED, "too many connections wait")
-                    return
+                    return self._give(now, conn, arrival, listener, alpn, hello)
         # RFC 9001 §8.1: no common protocol -> no_application_protocol
+        self._unrouted.pop(conn, None)
         conn.close(now, _NO_APPLICATION_PROTOCOL, "nobody here speaks the protocols that were offered")
+        return conn
+
+    def _give(
+        self,
+        now: float,
+        conn: Connection,
+        arrival: Arrival,
+        listener: Listener,
+        alpn: bytes,
+        hello: ClientHello,
+    ) -> Connection | None:
+        if listener.validate_address and not arrival.validated:
+            self.forget(conn)
+            self._answer_retry(now, arrival.header, arrival.remote, arrival.local)
+            return None
+        if listener is not arrival.listener:
+            # It has said nothing yet, so it can begin again as this listener's.
+            self.forget(conn)
+            arrival.listener = listener
+            conn = self._begin(now, arrival)
+            for datagram, ecn in arrival.datagrams:
+                view = memoryview(bytearray(datagram))
+                conn.handle_burst(now, view, len(view), ecn, self._scratch, arrival.remote, arrival.local)
+        self._unrouted.pop(conn, None)
+        arrival.datagrams.clear()
+        if conn.state not in OPEN:
+            return conn
+        versions.choose(conn, listener.config, hello.transport_parameters)
+        if not listener.accept(conn, alpn):
+            conn.close(now, TransportErrorCode.CONNECTION_REFUSED, "too many connections wait")
+        return conn
 
     # --- answers without state
 

@@ -75,6 +75,8 @@ MAX_IDLE_TIMEOUT: Final = 30.0
 MAX_ACK_DELAY: Final = 0.025
 ACK_DELAY_EXPONENT: Final = 3
 TIMER_GRANULARITY: Final = 0.001  # RFC 9002 §6.1.2
+MTU_RAISE_INTERVAL: Final = 600.0  # RFC 8899 §5.1.1
+MIN_MTU_RAISE_INTERVAL: Final = 5.0  # that a consumer may ask for, as in Linux
 MAX_SOURCES_LOGGED: Final = 1_024  # addresses of which was logged that they send nonsense
 RESETS_PER_SECOND: Final = 100  # stateless resets and Version Negotiations, per endpoint
 

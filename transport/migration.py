@@ -54,6 +54,7 @@ def new_path(
         algorithm=config.congestion,
         initial_rtt=config.initial_rtt,
         mtu_bound=bound,
+        mtu_raise_interval=config.mtu_raise_interval,
         ecn=config.ecn,
         validated=validated,
         limited=limited,

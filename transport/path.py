@@ -127,12 +127,13 @@ def make_path(
     algorithm: int,
     initial_rtt: float,
     mtu_bound: int,
+    mtu_raise_interval: float,
     ecn: bool,
     validated: bool,
     limited: bool,
 ) -> Path:
     """A path of which nothing is known yet."""
-    pmtud = Pmtud(limits.MIN_INITIAL_DATAGRAM, min(mtu_bound, limits.MAX_UDP_PAYLOAD))
+    pmtud = Pmtud(limits.MIN_INITIAL_DATAGRAM, min(mtu_bound, limits.MAX_UDP_PAYLOAD), mtu_raise_interval)
     size = pmtud.current
     return Path(
         remote,

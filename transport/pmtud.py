@@ -17,9 +17,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from enum import Enum
 
+from quicfs.transport import limits
+
 MAX_PROBES = 3  # RFC 8899 §5.1.2
 MAX_REFINEMENTS = 3
-RAISE_INTERVAL = 600.0  # RFC 8899 §5.1.1: PMTU_RAISE_TIMER
 BLACK_HOLE_THRESHOLD = 3
 """Consecutive losses of datagrams above the base, with none of them acknowledged in between."""
 
@@ -69,7 +70,9 @@ class Pmtud:
         "state",
     )
 
-    def __init__(self, base: int, upper_bound: int, raise_interval: float = RAISE_INTERVAL) -> None:
+    def __init__(
+        self, base: int, upper_bound: int, raise_interval: float = limits.MTU_RAISE_INTERVAL
+    ) -> None:
         self.state = PmtudState.SEARCHING
         self._base = base
         self.current = base

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from quicfs.transport.pmtud import BLACK_HOLE_THRESHOLD, MAX_PROBES, RAISE_INTERVAL, Pmtud, PmtudState
+from quicfs.transport.limits import MTU_RAISE_INTERVAL
+from quicfs.transport.pmtud import BLACK_HOLE_THRESHOLD, MAX_PROBES, Pmtud, PmtudState
 
 BASE = 1200
 
@@ -72,10 +73,10 @@ def test_a_narrow_path_is_asked_again_later() -> None:
     pmtud = Pmtud(BASE, 1472)
     search(pmtud, 1392, now=10.0)
     assert pmtud.current == 1392
-    assert pmtud.timeout() == 10.0 + RAISE_INTERVAL
+    assert pmtud.timeout() == 10.0 + MTU_RAISE_INTERVAL
     pmtud.on_timeout(20.0)
     assert pmtud.next_probe(20.0) is None
-    pmtud.on_timeout(10.0 + RAISE_INTERVAL)
+    pmtud.on_timeout(10.0 + MTU_RAISE_INTERVAL)
     assert search(pmtud, 1472, now=700.0) == [1472]
     assert pmtud.current == 1472
 
