@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.frame_ops import FRAME_OPS
@@ -13,6 +13,8 @@ from quicfs.transport.sent import SentRun
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
+
+_CRYPTO_IN_PACKET: Final = 1_000  # bytes, about: what a handshake packet has room for
 
 
 def handle_ack(conn: Connection, space: PacketNumberSpace, frame: AckFrame, now: float) -> None:
@@ -83,14 +85,16 @@ def _prepare_probe(conn: Connection, space: PacketNumberSpace, now: float) -> No
 
 
 def _repeat_flight(conn: Connection, space: PacketNumberSpace) -> None:
-    """A peer may say nothing until it has all of a flight: all of it is repeated, or, once the window is full, two
-    packets in turn."""
-    runs = list(space.sent)
-    if runs and conn.recovery.window < sum(run.size for run in runs):
-        first = 2 * (conn.recovery.pto_count - 1) % len(runs)
-        runs = [runs[first], runs[(first + 1) % len(runs)]]
-    for run in runs:
-        requeue(conn, space, run)
+    """A peer may say nothing until it has all of a flight: all of it is repeated, or, once the window is full, a part
+    of it in turn."""
+    queue = space.crypto_out
+    start, stop = queue.acked, queue.sent
+    part = 2 * _CRYPTO_IN_PACKET  # as much as the two probes carry
+    if stop - start > max(part, conn.recovery.window):
+        parts = -(-(stop - start) // part)
+        start += (conn.recovery.pto_count - 1) % parts * part
+        stop = min(start + part, stop)
+    queue.on_lost(start, stop)
 
 
 def _run_acked(conn: Connection, space: PacketNumberSpace, run: SentRun) -> None:
