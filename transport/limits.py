@@ -36,6 +36,7 @@ MAX_RETIRED_UNACKED: Final = 32  # RETIRE_CONNECTION_ID frames under way (RFC 90
 
 # --- packets
 MAX_ACK_RANGES: Final = 64  # of ours that we remember and send
+MAX_ACK_ONLY_RUNS: Final = 256  # sent packets that only acknowledge, remembered per packet number space
 MAX_TRACKED_RUNS: Final = 65_536  # pieces of sent history that one packet number space may fall into
 
 # --- paths

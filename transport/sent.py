@@ -116,7 +116,15 @@ class SentRun:
 class SentPackets:
     """The runs of one packet number space that are neither acknowledged nor lost, in order."""
 
-    __slots__ = ("_firsts", "_runs", "eliciting_in_flight", "largest_acked", "last_eliciting_at", "next_pn")
+    __slots__ = (
+        "_ack_only",
+        "_firsts",
+        "_runs",
+        "eliciting_in_flight",
+        "largest_acked",
+        "last_eliciting_at",
+        "next_pn",
+    )
 
     def __init__(self) -> None:
         self._runs: list[SentRun] = []
@@ -125,6 +133,7 @@ class SentPackets:
         self.largest_acked = -1
         self.last_eliciting_at = 0.0
         self.eliciting_in_flight = 0  # packets
+        self._ack_only = 0  # runs that do not count for congestion control, at most
 
     def __bool__(self) -> bool:
         return bool(self._runs)
@@ -139,6 +148,20 @@ class SentPackets:
         if run.eliciting and run.in_flight:
             self.last_eliciting_at = run.time
             self.eliciting_in_flight += run.last - run.first + 1
+        elif not run.in_flight:
+            self._ack_only += 1
+            if self._ack_only > limits.MAX_ACK_ONLY_RUNS:
+                self._forget_ack_only()
+
+    def _forget_ack_only(self) -> None:
+        """A peer that elicits ACKs and never acknowledges them must not make us remember all of them."""
+        firsts = [run.first for run in self._runs if not run.in_flight]
+        keep = limits.MAX_ACK_ONLY_RUNS // 2
+        self._ack_only = min(len(firsts), keep)
+        if len(firsts) > keep:
+            oldest = firsts[-keep]
+            self._runs = [run for run in self._runs if run.in_flight or run.first >= oldest]
+            self._firsts = [run.first for run in self._runs]
 
     def take_acked(self, ranges: Sequence[tuple[int, int]]) -> list[SentRun]:
         """Remove and return what the closed, descending `ranges` of an ACK newly acknowledge, newest first."""

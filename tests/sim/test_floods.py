@@ -189,3 +189,10 @@ def _time_of_transfer(flood: Flood | None) -> float:
 @pytest.mark.parametrize("name", BESIDE)
 def test_an_honest_connection_keeps_its_speed(name: str) -> None:
     assert _time_of_transfer(FLOODS[name]) <= 1.2 * _time_of_transfer(None)
+
+
+def test_acknowledgements_that_nobody_acknowledges_are_forgotten() -> None:
+    attacker = Attacker()
+    Meter(attacker.pair.server_host).run(pings(attacker, 3 * limits.MAX_ACK_ONLY_RUNS))
+    history = attacker.pair.server.conn.application.sent
+    assert sum(not run.in_flight for run in history) <= limits.MAX_ACK_ONLY_RUNS
