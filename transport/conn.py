@@ -7,7 +7,6 @@ in `readable`, `writable`, `crypto_received` and `closed`, which the owner looks
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
@@ -22,6 +21,7 @@ from quicfs.transport.datagrams import Datagrams
 from quicfs.transport.early_data import EarlyData
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
 from quicfs.transport.events import Events
+from quicfs.transport.fifo import Fifo
 from quicfs.transport.frame import ConnectionCloseFrame, NewConnectionIdFrame
 from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.frame_type import FrameType
@@ -115,7 +115,7 @@ class Connection:
         self.events = Events()
         self.datagrams = Datagrams(self.ours.max_datagram_frame_size)
         self.ack_frequency = AckFrequency()
-        self.crypto_received: deque[tuple[int, bytes]] = deque()
+        self.crypto_received: Fifo[tuple[int, bytes]] = Fifo()
         self.undecryptable: list[tuple[bytes, int]] = []
         self.continues: tuple[int, int] | None = (
             None  # stream ID below 64 and offset that a transfer goes on with

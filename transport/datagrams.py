@@ -6,11 +6,11 @@ longer than DATAGRAM_MAX_AGE, or when the path became too narrow for it.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from quicfs.transport import limits
 from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
+from quicfs.transport.fifo import Fifo
 from quicfs.transport.frame_datagram import DatagramFrame, write_datagram_header
 from quicfs.transport.frame_type import FrameType
 
@@ -28,8 +28,8 @@ class Datagrams:
     def __init__(self, accepts: int) -> None:
         self.accepts = accepts
         self.limit = 0  # the peer's max_datagram_frame_size: 0 if it takes none
-        self.outgoing: deque[tuple[float, bytes]] = deque()  # since when they wait
-        self.received: deque[bytes] = deque()
+        self.outgoing: Fifo[tuple[float, bytes]] = Fifo()  # since when they wait
+        self.received: Fifo[bytes] = Fifo()
         self.dropped = 0  # of ours, that were never sent
         self.discarded = 0  # of the peer's, that nobody fetched in time
         self._received_bytes = 0

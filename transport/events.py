@@ -9,13 +9,13 @@ CONNECTION_MIGRATION, the bytes themselves for NEW_TOKEN and NEW_SESSION_TICKET.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from struct import Struct
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from quicfs.transport import limits
 from quicfs.transport.errors import ClosedError
+from quicfs.transport.fifo import Fifo
 from quicfs.transport.stream import RecvState, SendState, Stream
 from quicfs.transport.uapi import PHRASE_MAX_LEN, Event, StreamState, StreamUpdate
 
@@ -50,7 +50,7 @@ class Events:
     def __init__(self) -> None:
         self.mask = 0  # bit n: subscribed to event n
         self.dropped = 0
-        self._waiting: deque[tuple[Event, bytes]] = deque()
+        self._waiting: Fifo[tuple[Event, bytes]] = Fifo()
         self._states: WeakKeyDictionary[Stream, _News] = WeakKeyDictionary()
 
     def __len__(self) -> int:

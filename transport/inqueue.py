@@ -7,19 +7,21 @@ from collections import deque
 
 from quicfs.transport import limits
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+from quicfs.transport.fifo import Fifo
 
 
 class InQueue:
-    """Reassembly. Bytes below `contiguous` wait to be read; what came out of order waits apart."""
+    """Reassembly. Bytes below `contiguous` wait to be read; what came out of order waits apart. `short`: little waits
+    at any time, as in CRYPTO streams."""
 
     __slots__ = ("_fragments", "_ready", "_starts", "contiguous", "fragment_bytes", "highest", "read")
 
-    def __init__(self) -> None:
+    def __init__(self, *, short: bool = False) -> None:
         self.read = 0  # offset up to which the reader took bytes
         self.contiguous = 0  # offset up to which everything is here
         self.highest = 0  # one past the highest offset seen
         self.fragment_bytes = 0
-        self._ready: deque[bytes | memoryview] = deque()
+        self._ready: deque[bytes | memoryview] | Fifo[bytes | memoryview] = Fifo() if short else deque()
         self._starts: list[int] = []
         self._fragments: list[bytes] = []
 

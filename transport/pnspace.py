@@ -37,7 +37,7 @@ class PacketNumberSpace:
         self.level = level
         self.keys_in: Keys | None = None
         self.keys_out: Keys | None = None
-        self.crypto_in = InQueue()
+        self.crypto_in = InQueue(short=True)
         self.crypto_out = OutQueue()
         self.received = ReceivedPackets(max_ack_delay)
         self.sent = SentPackets()

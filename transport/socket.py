@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket as _socket
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -24,6 +23,7 @@ from quicfs.transport.driver import Driver, resolve
 from quicfs.transport.early_data import EarlyState
 from quicfs.transport.endpoint import Listener
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
+from quicfs.transport.fifo import Fifo
 from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest, HandshakeResult
 from quicfs.transport.handshake_errors import peer_alert_error
 from quicfs.transport.path import Address
@@ -61,7 +61,7 @@ class QuicSocket(DataSocket):
         self._bound: tuple[str, int] | None = None
         self._listener: Listener | None = None
         self._backlog = 0
-        self._accepted: deque[QuicSocket] = deque()
+        self._accepted: Fifo[QuicSocket] = Fifo()
         self._crypto_reader: CryptoReader | None = None
         self._closed = False
 

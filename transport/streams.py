@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
 from quicfs.transport import limits
 from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
+from quicfs.transport.fifo import Fifo
 from quicfs.transport.flow import ReceiveWindow, SendCredit
 from quicfs.transport.stream import RecvPart, SendPart, Stream
 from quicfs.transport.transport_param import TransportParameters
@@ -68,7 +68,7 @@ class Streams:
         self.received = 0  # the sum of the highest offsets of all streams
         self.send_credit = SendCredit()
         self.ready: dict[Stream, None] = {}  # may have something to send; in the order of their turns
-        self.incoming: deque[Stream] = deque()  # opened by the peer, not yet accepted
+        self.incoming: Fifo[Stream] = Fifo()  # opened by the peer, not yet accepted
         self.renewals: dict[int, None] = {}  # kinds (BIDI, UNI) whose MAX_STREAMS is due
 
     def __len__(self) -> int:
