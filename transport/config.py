@@ -39,6 +39,9 @@ class ConnectionConfig:
     probe_mtu: bool = True
     mtu_raise_interval: float = limits.MTU_RAISE_INTERVAL  # until a wider path is looked for again
     ecn: bool = True
+    preferred_ipv4: tuple[str, int] | None = None  # where a server wants its clients to go (RFC 9000 §9.6)
+    preferred_ipv6: tuple[str, int] | None = None
+    reset_key: bytes | None = None  # see `Endpoint`; of the first listener on a UDP port
     versions: tuple[int, ...] = SUPPORTED_VERSIONS  # that are spoken, best first
     version: int = (
         0  # of these: where a client begins; to which a server changes (RFC 9368). 0: the first; none

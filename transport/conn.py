@@ -11,11 +11,22 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
-from quicfs.transport import delivery, early_data, establish, key_update, limits, migration, rx, stats, tx
+from quicfs.transport import (
+    delivery,
+    early_data,
+    establish,
+    key_update,
+    limits,
+    migration,
+    rotation,
+    rx,
+    stats,
+    tx,
+)
 from quicfs.transport.ack_frequency import AckFrequency
 from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
-from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
+from quicfs.transport.connid import ConnectionId, LocalConnectionIds, PeerConnectionIds
 from quicfs.transport.crypto import CipherSuite, Keys
 from quicfs.transport.datagrams import Datagrams
 from quicfs.transport.early_data import EarlyData
@@ -38,7 +49,7 @@ from quicfs.transport.stream import RecvState, Stream
 from quicfs.transport.streams import BIDI, UNI, Streams
 from quicfs.transport.timer import Timer, Timers
 from quicfs.transport.trace import Tracer
-from quicfs.transport.transport_param import TransportParameters
+from quicfs.transport.transport_param import PreferredAddress, TransportParameters
 from quicfs.transport.uapi import CryptoLevel, Event
 from quicfs.transport.versions import Versions, preference
 
@@ -84,7 +95,7 @@ class Connection:
         self.accepted_cids = {local_cid[0], original_dcid} if is_server else {local_cid[0]}
         self.peer_cids = PeerConnectionIds(peer_cid)
         self.peer_cid_fixed = is_server  # a client learns the server's ID from its first packet
-        self._issue_cid = issue_cid
+        self._new_cid = issue_cid
         self.entropy = entropy
 
         self.initial = PacketNumberSpace(PacketType.INITIAL, CryptoLevel.INITIAL, 0.0)
@@ -97,6 +108,7 @@ class Connection:
         self.peer: TransportParameters | None = None
         self.mtu_bound = mtu_bound
         self.first_remote = remote
+        self.invitation: PreferredAddress | None = None  # of the server, for the owner of a client to follow
         self.path = migration.new_path(
             self, remote, local, validated=address_validated or not is_server, limited=is_server
         )
@@ -422,17 +434,21 @@ class Connection:
         for sequence in self.peer_cids.to_retire:
             self.queue_control(FrameType.RETIRE_CONNECTION_ID, sequence)
         self.peer_cids.to_retire.clear()
+        rotation.notify(self, dest=True)
 
     def handle_retire_connection_id(self, sequence: int) -> None:
         self.local_cids.handle_retire(sequence, used=self.paths.arrival.dcid)
+        rotation.notify(self, dest=False)
         self.offer_cids()
 
     def offer_cids(self) -> None:
         """Give the peer as many IDs as it can keep (RFC 9000 §5.1.1)."""
         wanted = self.local_cids.wanted(self.peer.active_connection_id_limit) if self.peer is not None else 0
         for _ in range(wanted):
-            issued = self.local_cids.issue(*self._issue_cid())
-            self.queue_control(FrameType.NEW_CONNECTION_ID, issued.sequence)
+            self.queue_control(FrameType.NEW_CONNECTION_ID, self.issue_cid().sequence)
+
+    def issue_cid(self) -> ConnectionId:
+        return self.local_cids.issue(*self._new_cid())
 
     def on_received(self, now: float) -> None:
         """Packets were processed."""

@@ -31,8 +31,9 @@ class LocalConnectionIds:
         return iter(self._active.values())
 
     @property
-    def next_sequence(self) -> int:
-        return self._next
+    def lowest(self) -> int:
+        """The oldest one's number."""
+        return min(self._active)
 
     def wanted(self, peer_limit: int) -> int:
         """How many more the peer may be given; those that it is asked to retire do not count (RFC 9000 §5.1.1)."""
@@ -55,7 +56,7 @@ class LocalConnectionIds:
         """
         if not self.retire_prior_to <= sequence <= self._next:
             raise MisuseError(f"IDs {self.retire_prior_to} to {self._next} can be the first to stay")
-        if min(self._active) < self.retire_prior_to:
+        if self.lowest < self.retire_prior_to:
             raise MisuseError("the peer has not retired the IDs of the last time yet")
         self.retire_prior_to = sequence
 
@@ -110,6 +111,15 @@ class PeerConnectionIds:
         if self.current.sequence == 0:
             self.current = self._known[0]
 
+    def add_preferred(self, cid: bytes, reset_token: bytes) -> None:
+        """The ID of the preferred_address transport parameter (RFC 9000 §5.1.1)."""
+        # RFC 9000 §18.2: from a server with a zero-length ID -> TRANSPORT_PARAMETER_ERROR
+        if not self.current.cid or any(known.cid == cid for known in self._known.values()):
+            raise ProtocolViolation(
+                TransportErrorCode.TRANSPORT_PARAMETER_ERROR, "preferred_address with a useless connection ID"
+            )
+        self._known[1] = ConnectionId(1, cid, reset_token)
+
     @property
     def reset_tokens(self) -> list[bytes]:
         """Of the IDs that are in use: no other can come (RFC 9000 §10.3.1)."""
@@ -138,6 +148,28 @@ class PeerConnectionIds:
         taken = self._known[min(unused)]
         self._used.add(taken.sequence)
         return taken
+
+    @property
+    def lowest(self) -> int:
+        """The oldest one's number."""
+        return min(self._known)
+
+    def use(self, sequence: int) -> None:
+        """Use another ID on the active path; MisuseError if there is none of that number, or it was used."""
+        if sequence not in self._known or sequence in self._used:
+            raise MisuseError(f"the peer has given no connection ID {sequence} that was not used yet")
+        self._used.add(sequence)
+        self.current = self._known[sequence]
+
+    def retire_before(self, sequence: int) -> None:
+        """Retire the IDs before `sequence`; MisuseError if none would be left."""
+        if self.current.sequence < sequence:
+            unused = [known for known in self._known if known >= sequence and known not in self._used]
+            if not unused or not self.current.cid:
+                raise MisuseError("the peer has given no connection ID for the time after")
+            self.use(min(unused))
+        for old in [known for known in self._known if known < sequence]:
+            self.retire(old)
 
     def retire(self, sequence: int) -> None:
         """An ID is not needed any more: no packet will be sent to it."""

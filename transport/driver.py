@@ -1,4 +1,4 @@
-"""An endpoint on an event loop: one UDP socket, read and written in bursts, one timer per connection."""
+"""An endpoint on an event loop: its UDP sockets, read and written in bursts, one timer per connection."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
 from quicfs.transport.endpoint import Endpoint, Listener
+from quicfs.transport.errors import MisuseError
 from quicfs.transport.path import Address
+from quicfs.transport.roaming import Roaming
 from quicfs.transport.state import State
 from quicfs.transport.udp import UdpSocket, max_payload_towards
+from quicfs.transport.udp_sockets import UdpSockets
 
 _log = logging.getLogger("quicfs.transport")
 
@@ -26,12 +29,19 @@ _TIMER_SLACK: Final = 0.0005  # a timer that fires this much too early is not wo
 class Driver:
     """Owns the socket and the clock; tells each connection's owner when there is something to look at."""
 
-    def __init__(self, family: int, local: Address | None, remote: Address | None = None) -> None:
+    def __init__(
+        self,
+        family: int,
+        local: Address | None,
+        remote: Address | None = None,
+        *,
+        reset_key: bytes | None = None,
+    ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.udp = UdpSocket(family, local, remote)
-        self.family = family
-        self.remote = remote
-        self.endpoint = Endpoint(os.urandom, mtu_of=lambda remote: max_payload_towards(remote, family))
+        self.sockets = UdpSockets(self.loop, self._on_readable)
+        self._first = self.sockets.open(family, local, remote, listening=remote is None)
+        self.roaming = Roaming(self.sockets, local) if remote is not None else None
+        self.endpoint = Endpoint(os.urandom, mtu_of=max_payload_towards, reset_key=reset_key)
         self._owners: dict[Connection, Callable[[], None]] = {}
         self._timers: dict[Connection, asyncio.TimerHandle] = {}
         self._receive_buffer = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 9))
@@ -44,11 +54,11 @@ class Driver:
         self._users = 0
         self._error_logged = False
         self._dropped_from: set[str] = set()
-        self.loop.add_reader(self.udp.fileno(), self._on_readable)
 
-    @property
-    def local_address(self) -> Address:
-        return self.udp.sock.getsockname()
+    def local_address(self, conn: Connection | None = None) -> Address:
+        """Of a connection's socket, or of the listening one."""
+        udp = self.sockets.get(conn.path.local) if conn is not None else None
+        return (udp or self._first).sock.getsockname()
 
     # --- users
 
@@ -75,9 +85,7 @@ class Driver:
     def _close_if_idle(self) -> None:
         if not self._users and not len(self.endpoint) and not self._closed:
             self._closed = True
-            self.loop.remove_reader(self.udp.fileno())
-            self.loop.remove_writer(self.udp.fileno())
-            self.udp.close()
+            self.sockets.close_all()
             self._ended.set_result(None)
 
     async def wait_closed(self) -> None:
@@ -85,6 +93,10 @@ class Driver:
         await asyncio.shield(self._ended)
 
     def listen(self, listener: Listener) -> None:
+        """OSError if the preferred address is not one of this machine."""
+        for address in (listener.config.preferred_ipv4, listener.config.preferred_ipv6):
+            if address is not None:
+                self.sockets.also_listen(address)
         self.endpoint.listen(listener)
 
     def unlisten(self, listener: Listener) -> None:
@@ -93,7 +105,8 @@ class Driver:
     def connect(
         self, remote: Address, config: ConnectionConfig, owner: Callable[[], None], *, token: bytes = b""
     ) -> Connection:
-        conn = self.endpoint.connect(self.loop.time(), remote, config, token=token)
+        now = self.loop.time()
+        conn = self.endpoint.connect(now, remote, config, local=self._first.here, token=token)
         self.own(conn, owner)
         return conn
 
@@ -124,12 +137,19 @@ class Driver:
 
     # --- receiving
 
-    def _on_readable(self) -> None:
+    def migrate(self, conn: Connection, local: Address) -> None:
+        """See `Roaming.migrate`."""
+        if self.roaming is None:
+            raise MisuseError("only a client migrates (RFC 9000 §9)")
+        self.roaming.migrate(conn, self.loop.time(), local)
+        self.kick(conn)
+
+    def _on_readable(self, udp: UdpSocket) -> None:
         now = self.loop.time()
         touched: dict[Connection, None] = {}
         for _ in range(limits.RECEIVE_BURSTS):
             try:
-                received = self.udp.receive(self._receive_buffer)
+                received = udp.receive(self._receive_buffer)
             except OSError as error:
                 self._on_socket_error(error)
                 break
@@ -175,9 +195,20 @@ class Driver:
             owner = self._owners.get(conn)
             if owner is not None:
                 owner()
+            if conn.invitation is not None and self.roaming is not None:
+                self.roaming.accept_invitation(conn, self.loop.time())
             self._waiting[conn] = None
         if self._blocked is None:
             self._flush()
+        if (
+            self.roaming is not None
+            and len(self.sockets) > 1
+            and len(self.endpoint)
+            and self._blocked is None
+        ):
+            self.sockets.keep(
+                {path.local.socket for conn in self.endpoint.connections for path in conn.paths}
+            )
 
     # --- sending
 
@@ -206,11 +237,23 @@ class Driver:
                 return True
             if not self._send(transmit):
                 return False
+            if self.roaming is not None and self._lost_route(transmit):
+                self.roaming.look(conn, now)
         return False
 
+    def _lost_route(self, transmit: Transmit) -> bool:
+        udp = self.sockets.of(transmit)
+        if udp is None or not udp.lost_route:
+            return False
+        udp.lost_route = False
+        return True
+
     def _send(self, transmit: Transmit) -> bool:
+        udp = self.sockets.of(transmit)
+        if udp is None:
+            return True  # a path that was left
         try:
-            if self.udp.send(transmit):
+            if udp.send(transmit):
                 return True
         except OSError as error:
             if not self._error_logged:
@@ -218,14 +261,14 @@ class Driver:
                 _log.warning("sending to %s failed: %s", transmit.remote, error)
             return True
         self._blocked = transmit._replace(data=memoryview(bytes(transmit.data)))
-        self.loop.add_writer(self.udp.fileno(), self._on_writable)
+        self.loop.add_writer(udp.fileno(), self._on_writable, udp)
         return False
 
-    def _on_writable(self) -> None:
+    def _on_writable(self, udp: UdpSocket) -> None:
         blocked, self._blocked = self._blocked, None
         if blocked is not None and not self._send(blocked):
             return
-        self.loop.remove_writer(self.udp.fileno())
+        self.loop.remove_writer(udp.fileno())
         self._flush()
 
     # --- time
@@ -252,6 +295,8 @@ class Driver:
         deadline = conn.next_timeout()
         if deadline is not None and deadline <= now:
             conn.handle_timeout(now)
+            if self.roaming is not None:
+                self.roaming.after_timeout(conn, now)
             self._settle([conn])
         else:
             self._arm(conn)

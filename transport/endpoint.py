@@ -57,18 +57,23 @@ class Listener:
 
 
 class Endpoint:
-    """`entropy(n)` gives n unpredictable bytes; `mtu_of(remote)` the largest UDP payload towards an address."""
+    """`entropy(n)` gives n unpredictable bytes; `mtu_of(remote)` the largest UDP payload towards an address.
+
+    `reset_key` is a secret of 32 bytes for stateless resets and tokens. An endpoint that comes back with the same one
+    resets the connections that it has forgotten; by default it is made anew.
+    """
 
     def __init__(
         self,
         entropy: Callable[[int], bytes],
         *,
         mtu_of: Callable[[Address], int] = lambda remote: limits.MAX_UDP_PAYLOAD,
+        reset_key: bytes | None = None,
     ) -> None:
         self._entropy = entropy
         self._mtu_of = mtu_of
-        self._reset_key = entropy(32)
-        self._tokens = TokenSealer(entropy(16))
+        self._reset_key = reset_key or entropy(32)
+        self._tokens = TokenSealer(hmac.digest(self._reset_key, b"address validation tokens", sha256))
         self._used_tokens = UsedTokens(limits.MAX_USED_TOKENS, limits.NEW_TOKEN_LIFETIME)
         self._by_cid: dict[bytes, Connection] = {}
         self._cids: dict[Connection, set[bytes]] = {}
@@ -286,10 +291,13 @@ class Endpoint:
     ) -> Connection:
         cids: set[bytes] = set()
 
+        made: list[Connection] = []  # empty while it is being made
+
         def issue() -> tuple[bytes, bytes]:
             cid = self._entropy(limits.LOCAL_CID_LENGTH)
-            self._by_cid[cid] = conn
             cids.add(cid)
+            for conn in made:
+                self._by_cid[cid] = conn
             return cid, self._reset_token(cid)
 
         def on_remote(remote: Address, known: bool) -> None:
@@ -317,8 +325,9 @@ class Endpoint:
             version=version,
             after_negotiation=after_negotiation,
         )
-        self._by_cid[first] = conn
+        made.append(conn)
         cids.add(first)
+        self._by_cid.update(dict.fromkeys(cids, conn))
         self._cids[conn] = cids
         self._by_remote.setdefault(remote, []).append(conn)
         return conn

@@ -32,6 +32,12 @@ def own_parameters(
         own.original_destination_connection_id = conn.original_dcid
         own.retry_source_connection_id = conn.retry_scid
         own.stateless_reset_token = local_cid[1]
+        config = conn.config
+        if config.preferred_ipv4 or config.preferred_ipv6:
+            issued = conn.issue_cid()  # §5.1.1: its sequence number is 1
+            own.preferred_address = transport_param.PreferredAddress(
+                config.preferred_ipv4, config.preferred_ipv6, issued.cid, issued.reset_token
+            )
     return own
 
 
@@ -67,6 +73,10 @@ def set_peer_parameters(conn: Connection, data: bytes) -> None:
     conn.ack_frequency.supported = conn.config.ack_frequency and peer.min_ack_delay_us is not None
     conn.datagrams.limit = peer.max_datagram_frame_size
     conn.path.pmtud.set_bound(peer.max_udp_payload_size)
+    if peer.preferred_address is not None:
+        conn.peer_cids.add_preferred(
+            peer.preferred_address.connection_id, peer.preferred_address.stateless_reset_token
+        )
     if peer.stateless_reset_token:
         conn.peer_cids.set_reset_token(peer.stateless_reset_token)
     if peer.max_idle_timeout_ms:
@@ -112,6 +122,8 @@ def confirm_handshake(conn: Connection, now: float) -> None:
     conn.recovery.handshake_confirmed = True
     conn.recovery.peer_validated = True
     conn.path.validated = True
+    if not conn.is_server and conn.peer is not None:
+        conn.invitation = conn.peer.preferred_address
     for space in (conn.initial, conn.handshake):  # RFC 9001 §4.9
         discard_space(conn, space)
 

@@ -221,6 +221,7 @@ def migrate(
     _add(conn, path)
     if at_once:
         _activate(conn, path, now)
+        conn.application.probes = 1  # its acknowledgement tells what of the old path has to be sent again
         conn.emit(Event.CONNECTION_MIGRATION, b"\1")
     else:
         path.wanted = True

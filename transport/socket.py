@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from quicfs.transport import limits, uapi
+from quicfs.transport import limits, rotation, uapi
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
 from quicfs.transport.data_socket import DataSocket
@@ -76,7 +76,7 @@ class QuicSocket(DataSocket):
     def getsockname(self) -> Address:
         if self._driver is None:
             raise OSError(errno.EBADF, "the socket has no address yet")
-        return self._driver.local_address
+        return self._driver.local_address(self._conn)
 
     def getpeername(self) -> Address:
         return self.connection.path.remote
@@ -98,15 +98,20 @@ class QuicSocket(DataSocket):
         if self._bound is None:
             raise OSError(errno.EINVAL, "bind before listen")
         self._backlog = max(1, backlog)
-        self._driver = _shared_driver(self.net, self._bound)
-        self._driver.acquire()
-        self._listener = Listener(
+        driver = _shared_driver(self.net, self._bound, self.config.reset_key)
+        listener = Listener(
             self.alpn,
             self._effective_config(),
             self._on_accept,
             validate_address=bool(self.options.validate_peer_address),
         )
-        self._driver.listen(self._listener)
+        driver.acquire()
+        try:
+            driver.listen(listener)
+        except OSError:
+            driver.release()
+            raise
+        self._driver, self._listener = driver, listener
 
     def _on_accept(self, conn: Connection, alpn: bytes) -> bool:
         if len(self._accepted) >= self._backlog or self._driver is None:
@@ -314,6 +319,30 @@ class QuicSocket(DataSocket):
         self.connection.update_keys(self.loop.time())
         self._kick()
 
+    def rotate_connection_ids(self, wish: uapi.ConnectionIdInfo) -> None:
+        """Use others of the peer's connection IDs, or have ours retired; MisuseError if there are none."""
+        rotation.apply(self.connection, wish)
+        self._kick()
+
+    def migrate(self, address: Address) -> None:
+        """A connected client moves to a local address, as the socket module has it (port 0: any free one), once the
+        path is validated: the event CONNECTION_MIGRATION says so. Before `listen` it is the address to which a
+        server invites its clients (RFC 9000 §9.6).
+
+        OSError if the address is not ours or the server cannot be reached from there, MisuseError if the server
+        allows no migration or the connection is not ready for it.
+        """
+        if self._conn is not None and self._driver is not None:
+            self._driver.migrate(self._conn, address)
+        elif self._listener is not None:
+            raise OSError(errno.EINVAL, "the preferred address is set before listen")
+        elif not address[1]:
+            raise OSError(errno.EINVAL, "a preferred address needs a port")
+        elif ":" in address[0]:
+            self.config = replace(self.config, preferred_ipv6=address[:2])
+        else:
+            self.config = replace(self.config, preferred_ipv4=address)
+
     @property
     def _delivers_crypto(self) -> bool:
         conn = self.connection
@@ -388,13 +417,13 @@ class QuicSocket(DataSocket):
 _DRIVERS: WeakKeyDictionary[HandshakeNet, dict[tuple[str, int], Driver]] = WeakKeyDictionary()
 
 
-def _shared_driver(net: HandshakeNet, address: tuple[str, int]) -> Driver:
-    """The one driver of a local address: several listeners share its UDP port."""
+def _shared_driver(net: HandshakeNet, address: tuple[str, int], reset_key: bytes | None) -> Driver:
+    """The one driver of a local address: several listeners share its UDP port, and the key of the first of them."""
     drivers = _DRIVERS.setdefault(net, {})
     driver = drivers.get(address)
     if driver is None or driver.closed:
         host, port = address
         family = _socket.AF_INET if "." in host else _socket.AF_INET6
-        driver = Driver(family, (host or "::", port))
-        drivers[host, driver.local_address[1]] = driver
+        driver = Driver(family, (host or "::", port), reset_key=reset_key)
+        drivers[host, driver.local_address()[1]] = driver
     return driver

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import uapi
+from quicfs.transport import rotation, sockaddr, uapi
 from quicfs.transport.crypto import CipherSuite
 from quicfs.transport.transport_param import TransportParameters
 from quicfs.transport.uapi import SockOpt, TlsCipher
@@ -174,10 +174,26 @@ def _update_keys(sock: QuicSocket, value: bytes) -> None:
     sock.update_keys()
 
 
+def _get_connection_id(sock: QuicSocket, value: bytes) -> bytes:
+    """Of the peer's IDs if the ConnectionIdInfo given says so, of ours otherwise."""
+    dest = bool(value) and bool(uapi.ConnectionIdInfo.unpack(value).dest)
+    return rotation.info(sock.connection, dest=dest).pack()
+
+
+def _set_connection_id(sock: QuicSocket, value: bytes) -> None:
+    sock.rotate_connection_ids(uapi.ConnectionIdInfo.unpack(value))
+
+
+def _migrate(sock: QuicSocket, value: bytes) -> None:
+    """A struct sockaddr: where a connected client moves to; the preferred address of a server that will listen."""
+    sock.migrate(sockaddr.unpack(value))
+
+
 GETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], bytes]]] = {
     SockOpt.ALPN: _get_alpn,
     SockOpt.CONFIG: _get_config,
     SockOpt.CONNECTION_CLOSE: _get_close,
+    SockOpt.CONNECTION_ID: _get_connection_id,
     SockOpt.EVENT: _get_event,
     SockOpt.SESSION_TICKET: _get_session_ticket,
     SockOpt.TOKEN: _get_token,
@@ -189,6 +205,8 @@ SETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], None]]] = {
     SockOpt.ALPN: _set_alpn,
     SockOpt.CONFIG: _set_config,
     SockOpt.CONNECTION_CLOSE: _set_close,
+    SockOpt.CONNECTION_ID: _set_connection_id,
+    SockOpt.CONNECTION_MIGRATION: _migrate,
     SockOpt.CRYPTO_SECRET: _set_secret,
     SockOpt.EVENT: _set_event,
     SockOpt.KEY_UPDATE: _update_keys,

@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 import struct
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from quicfs.transport import limits
 from quicfs.transport.builder import Transmit
@@ -34,8 +34,19 @@ _ANCILLARY: Final = 256
 _INT: Final = struct.Struct("@i")
 _U16: Final = struct.Struct("@H")
 _IN_PKTINFO: Final = struct.Struct("@i4s4s")
+_LINK_LOCAL: Final = b"\xfe\x80"
 _HEADERS_V4: Final = 28
 _HEADERS_V6: Final = 48
+
+# The interface or the address that a socket was bound or connected with has gone, or no route is left.
+_NO_ROUTE: Final = {
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.EADDRNOTAVAIL,
+    errno.ENODEV,
+    errno.EINVAL,  # of a connected socket whose address was taken away
+}
 
 # Errors that concern one datagram or one moment; QUIC repairs what is lost.
 _PASSING: Final = {
@@ -51,20 +62,32 @@ _PASSING: Final = {
 }
 
 
+class LocalAddress(NamedTuple):
+    """One of our ends, as paths and `Transmit.local` have it."""
+
+    socket: int  # the `UdpSocket.number` of the socket
+    pktinfo: tuple[int, int, bytes] | None = None  # of a wildcard socket: the address that was spoken to
+
+
 class Received(NamedTuple):
     """A train: `length` bytes in datagrams of `segment_size` (the last may be shorter)."""
 
     length: int
     segment_size: int
     remote: Address
-    local: Address  # for `Transmit.local`: which of our addresses it came to
+    local: LocalAddress  # for `Transmit.local`
     ecn: int
 
 
 class UdpSocket:
     """A nonblocking UDP socket for trains. Raises OSError as sockets do, from the constructor only."""
 
-    def __init__(self, family: int, local: Address | None, remote: Address | None = None) -> None:
+    def __init__(
+        self, family: int, local: Address | None, remote: Address | None = None, *, number: int = 0
+    ) -> None:
+        self.number = number
+        self.here = LocalAddress(number)
+        self.lost_route = False  # a datagram could not leave, and none will until something changes
         self.sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._connected = remote is not None
         try:
@@ -76,8 +99,8 @@ class UdpSocket:
         except OSError:
             self.sock.close()
             raise
-        self._wildcard = not self._connected and local is not None and local[0] in ("", "0.0.0.0", "::")
-        if self._wildcard:
+        wildcard = not self._connected and local is not None and local[0] in ("", "0.0.0.0", "::")
+        if wildcard:
             self._want_pktinfo(family)
 
     def _set_up(self, family: int) -> None:
@@ -114,6 +137,10 @@ class UdpSocket:
         else:
             self.sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
+    def takes(self, family: int) -> bool:
+        """Whether peers of `family` reach this socket: an IPv6 one of ours takes IPv4 as well."""
+        return self.sock.family in (family, socket.AF_INET6)
+
     def fileno(self) -> int:
         return self.sock.fileno()
 
@@ -131,7 +158,7 @@ class UdpSocket:
             return None
         segment_size = length
         ecn = 0
-        local: Any = None
+        local = self.here
         for level, kind, data in ancillary:
             if level == _SOL_UDP:
                 if kind == _UDP_GRO:
@@ -141,12 +168,16 @@ class UdpSocket:
                     ecn = data[0] & 3
                 elif kind == _IP_PKTINFO:
                     _, specific, _ = _IN_PKTINFO.unpack_from(data)
-                    local = (socket.IPPROTO_IP, _IP_PKTINFO, _IN_PKTINFO.pack(0, specific, bytes(4)))
+                    local = LocalAddress(
+                        self.number, (socket.IPPROTO_IP, _IP_PKTINFO, _IN_PKTINFO.pack(0, specific, bytes(4)))
+                    )
             elif level == socket.IPPROTO_IPV6:
                 if kind == socket.IPV6_TCLASS:
                     ecn = data[0] & 3
                 elif kind == _IPV6_PKTINFO:
-                    local = (socket.IPPROTO_IPV6, _IPV6_PKTINFO, data)
+                    # The interface matters for link-local addresses; elsewhere the routing table chooses it.
+                    info = data if data[:2] == _LINK_LOCAL else data[:16] + bytes(4)
+                    local = LocalAddress(self.number, (socket.IPPROTO_IPV6, _IPV6_PKTINFO, info))
         return Received(length, segment_size or length or 1, remote, local, ecn)
 
     def send(self, transmit: Transmit) -> bool:
@@ -158,8 +189,8 @@ class UdpSocket:
                 ancillary.append((socket.IPPROTO_IP, socket.IP_TOS, _INT.pack(ecn)))
             else:
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, _INT.pack(ecn)))
-        if local is not None:
-            ancillary.append(local)
+        if local is not None and local.pktinfo is not None:
+            ancillary.append(local.pktinfo)
         address = None if self._connected else remote
         if len(data) <= segment_size:
             return self._send(data, ancillary, address)
@@ -172,7 +203,7 @@ class UdpSocket:
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError as error:
-                if error.errno not in (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP):
+                if error.errno not in (errno.EIO, errno.EINVAL, errno.EOPNOTSUPP) or self._vanished():
                     return self._passing(error)
                 # No checksum offload on the way out, or no GSO after all.
                 _log.info("UDP_SEGMENT does not work here (%s): sending datagrams one by one", error)
@@ -192,15 +223,41 @@ class UdpSocket:
             return self._passing(error)
         return True
 
-    @staticmethod
-    def _passing(error: OSError) -> bool:
-        if error.errno not in _PASSING:
+    def _passing(self, error: OSError) -> bool:
+        if error.errno in _NO_ROUTE and (error.errno != errno.EINVAL or self._vanished()):
+            self.lost_route = True
+        elif error.errno not in _PASSING:
             raise error
         return True
 
+    def _vanished(self) -> bool:
+        """Whether the address of a connected socket does not exist here any more."""
+        if not self._connected:
+            return False
+        host = self.sock.getsockname()[0]
+        try:
+            with socket.socket(self.sock.family, socket.SOCK_DGRAM) as probe:
+                probe.bind((host, 0))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
+        return False
 
-def max_payload_towards(remote: Address, family: int) -> int:
+
+def source_towards(remote: Address) -> str:
+    """Which of our addresses a new socket would speak to `remote` from. OSError if there is no way there."""
+    with socket.socket(family_of(remote), socket.SOCK_DGRAM) as probe:
+        probe.connect(remote)
+        name: str = probe.getsockname()[0]
+        return name
+
+
+def family_of(address: Address) -> int:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def max_payload_towards(remote: Address) -> int:
     """The largest UDP payload that the interface towards `remote` takes."""
+    family = family_of(remote)
     mapped = family == socket.AF_INET6 and str(remote[0]).startswith("::ffff:")
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
