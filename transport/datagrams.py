@@ -23,13 +23,25 @@ _RECORD: Final = (FrameType.DATAGRAM, None)
 class Datagrams:
     """`accepts` is our max_datagram_frame_size: 0 if we take none."""
 
-    __slots__ = ("_received_bytes", "accepts", "discarded", "dropped", "limit", "outgoing", "received")
+    __slots__ = (
+        "_received_bytes",
+        "accepts",
+        "came",
+        "discarded",
+        "dropped",
+        "limit",
+        "outgoing",
+        "received",
+        "sent",
+    )
 
     def __init__(self, accepts: int) -> None:
         self.accepts = accepts
         self.limit = 0  # the peer's max_datagram_frame_size: 0 if it takes none
         self.outgoing: Fifo[tuple[float, bytes]] = Fifo()  # since when they wait
         self.received: Fifo[bytes] = Fifo()
+        self.sent = 0
+        self.came = 0  # from the peer, those discarded included
         self.dropped = 0  # of ours, that were never sent
         self.discarded = 0  # of the peer's, that nobody fetched in time
         self._received_bytes = 0
@@ -68,6 +80,7 @@ class Datagrams:
             if len(header) + len(data) > builder.room:
                 return
             outgoing.popleft()
+            self.sent += 1
             builder.add_with_data(header, memoryview(data), _RECORD)
 
     # --- receiving
@@ -80,6 +93,7 @@ class Datagrams:
                 f"DATAGRAM frame of {frame.size} bytes, at most {self.accepts} are taken",
                 FrameType.DATAGRAM,
             )
+        self.came += 1
         size = len(frame.data)
         if (
             len(self.received) >= limits.MAX_DATAGRAMS_IN

@@ -237,6 +237,7 @@ def _activate(conn: Connection, path: Path, now: float) -> None:
     old.peer_cid = conn.peer_cids.current
     old.active_at = now
     path.active_at = now
+    conn.paths.migrations += 1
     path.expires_at = None
     if path.ecn is not old.ecn:
         path.ecn.follow(old.ecn)

@@ -20,13 +20,14 @@ class News(enum.IntEnum):
 class Paths:
     """`on_remote(remote, known)` is told which addresses of the peer are in use, whenever that changes."""
 
-    __slots__ = ("_known", "_on_remote", "arrival", "news", "pending")
+    __slots__ = ("_known", "_on_remote", "arrival", "migrations", "news", "pending")
 
     def __init__(self, first: Path, on_remote: Callable[[Address, bool], None]) -> None:
         self._on_remote = on_remote
         self._known = [first]
         self.arrival = first  # the path of the train that is being processed
         self.news = News.NONE
+        self.migrations = 0  # changes of the active path
         self.pending = False  # challenges or responses may be due
 
     def __iter__(self) -> Iterator[Path]:

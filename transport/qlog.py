@@ -330,19 +330,24 @@ def _describe_cids(conn: Connection, old: tuple[bytes, bytes], new: tuple[bytes,
     ]
 
 
-def _describe_path(
-    conn: Connection, old: tuple[Any, Any, bool], new: tuple[Any, Any, bool]
-) -> Sequence[Event]:
-    events: list[Event] = []
-    if new[:2] != old[:2]:
-        host, port = _host(new[0])
-        data: dict[str, Any] = {"new_remote": {"ip": host, "port": port}}
-        if new[1] is not None:
-            data["new_local"] = {"ip": _host(new[1])[0]}
-        events.append(("connectivity:path_updated", data))
-    if new[2] and new[2:] != old[2:]:
-        events.append(("connectivity:path_validated", {"remote": _host(new[0])[0]}))
-    return events
+def _valid_paths(conn: Connection) -> set[tuple[Any, Any]]:
+    return {(path.remote, path.local) for path in conn.paths if path.validated}
+
+
+def _path(remote: Any, local: Any) -> dict[str, Any]:
+    host, port = _host(remote)
+    shown: dict[str, Any] = {"remote": {"ip": host, "port": port}}
+    if local is not None:
+        shown["local"] = {"ip": _host(local)[0]}
+    return shown
+
+
+def _describe_validated(conn: Connection, old: set[Any], new: set[Any]) -> Sequence[Event]:
+    return [("connectivity:path_validated", _path(*path)) for path in new - old]
+
+
+def _describe_path(conn: Connection, old: tuple[Any, Any], new: tuple[Any, Any]) -> Sequence[Event]:
+    return (("connectivity:path_updated", {"old": _path(*old), "new": _path(*new)}),)
 
 
 def _keys(conn: Connection) -> list[tuple[Any, Any]]:
@@ -373,10 +378,8 @@ _WATCHES: Final = (
     _Watch(lambda conn: conn.alpn, _describe_alpn),
     _Watch(_keys, _describe_keys),
     _Watch(lambda conn: conn.peer, _describe_peer),
-    _Watch(
-        lambda conn: (conn.path.remote, conn.path.local, conn.path.validated),
-        _describe_path,
-    ),
+    _Watch(_valid_paths, _describe_validated),
+    _Watch(lambda conn: (conn.path.remote, conn.path.local), _describe_path),
     _Watch(lambda conn: (conn.local_cid, conn.peer_cids.current.cid), _describe_cids),
     _Watch(_state, _changed("connectivity:connection_state_updated")),
     _Watch(lambda conn: conn.path.pmtud.current, _changed("connectivity:mtu_updated")),

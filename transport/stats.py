@@ -54,11 +54,17 @@ class ConnectionStats:
     """TLS messages of the peer; on a client a session that is resumed shows here, since it needs no certificate."""
     key_updates: int
     """Begun by either end."""
+    migrations: int
+    """Changes of the active path; RTT, window, MTU and ECN are those of the path that is active now."""
     streams_opened: int
     """By this end."""
     streams_accepted: int
     """Opened by the peer."""
     streams_open: int
+    datagrams_sent: int
+    datagrams_received: int
+    datagrams_dropped: int
+    """Of ours, never sent; of the peer's, never fetched."""
 
     @property
     def loss(self) -> float:
@@ -112,7 +118,11 @@ def collect(conn: Connection) -> ConnectionStats:
         ecn_reported=path.ecn.reported,
         tls_bytes_received=sum(space.crypto_in.read for space in conn.spaces),
         key_updates=conn.key_phases.updates,
+        migrations=conn.paths.migrations,
         streams_opened=opened,
         streams_accepted=accepted,
         streams_open=len(conn.streams),
+        datagrams_sent=conn.datagrams.sent,
+        datagrams_received=conn.datagrams.came,
+        datagrams_dropped=conn.datagrams.dropped + conn.datagrams.discarded,
     )

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from quicfs.transport import limits
-from quicfs.transport.config import ConnectionConfig
+from quicfs.transport.config import ConnectionConfig, default_parameters
 from quicfs.transport.qlog_file import QlogDirectory
 
-from .endpoints import Pair, both_ways, make_pair
+from .endpoints import CLIENT, Pair, both_ways, make_pair
 
 PAYLOAD = bytes(range(256)) * 2000
 
@@ -211,3 +211,39 @@ def test_a_full_disk_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixt
     finish(pair)
     assert "No space left on device" in caplog.text
     assert directory.open == 0
+
+
+def test_a_new_path_and_new_keys_are_told(tmp_path: Path) -> None:
+    pair = traced(tmp_path)
+    transfer(pair)
+    pair.network.run_for(1.0)
+    pair.client.conn.update_keys(pair.network.now)
+    pair.network.rebind(CLIENT, ("203.0.113.9", 61_000))
+    transfer(pair)
+    pair.network.run_for(1.0)
+    finish(pair)
+    _, server = logs(tmp_path, pair)
+    moved = [e["data"]["new"]["remote"] for e in server if e["name"] == "connectivity:path_updated"]
+    assert moved == [{"ip": "203.0.113.9", "port": 61_000}]
+    validated = [e["data"]["remote"]["ip"] for e in server if e["name"] == "connectivity:path_validated"]
+    assert validated[-1] == "203.0.113.9"
+    updated = [e["data"] for e in server if e["name"] == "security:key_updated"]
+    triggers = {data["key_type"] for data in updated if data["trigger"] == "key_update"}
+    assert triggers == {"client_1rtt_secret", "server_1rtt_secret"}
+
+
+def test_datagrams_show_their_length_and_not_what_they_say(tmp_path: Path) -> None:
+    parameters = default_parameters()
+    parameters.max_datagram_frame_size = 1000
+    config = ConnectionConfig(parameters=parameters, trace=QlogDirectory(tmp_path))
+    pair = make_pair(client=config, server=config).establish()
+    pair.client.conn.datagrams.send(b"a secret", pair.network.now)
+    pair.client_host.flush()
+    pair.run(lambda: bool(pair.server.conn.datagrams.received))
+    finish(pair)
+    client, server = logs(tmp_path, pair)
+    for events, name in ((client, "packet_sent"), (server, "packet_received")):
+        packets = [event["data"] for event in events if event["name"] == f"transport:{name}"]
+        frames = [frame for data in packets for frame in data["frames"]]
+        assert [frame["length"] for frame in frames if frame["frame_type"] == "datagram"] == [8]
+    assert not any(b"secret".hex() in path.read_text() for path in tmp_path.iterdir())

@@ -7,7 +7,9 @@ import json
 
 import pytest
 
-from .endpoints import both_ways, make_pair
+from quicfs.transport.config import ConnectionConfig, default_parameters
+
+from .endpoints import CLIENT, both_ways, make_pair
 from .network import Network
 
 SIZE = 400_000
@@ -67,3 +69,22 @@ def test_it_is_a_snapshot_and_can_be_written_as_json() -> None:
     shown = json.loads(json.dumps(stats.as_dict()))
     assert shown["mtu"] == stats.mtu and shown["ecn_received"] == list(stats.ecn_received)
     assert f"MTU {stats.mtu}" in str(stats)
+
+
+def test_datagrams_key_updates_and_migrations() -> None:
+    parameters = default_parameters()
+    parameters.max_datagram_frame_size = 1000
+    config = ConnectionConfig(parameters=parameters)
+    pair = make_pair(client=config, server=config).establish()
+    client, server = pair.client.conn, pair.server.conn
+    pair.network.run_for(1.0)
+    client.update_keys(pair.network.now)
+    pair.network.rebind(CLIENT, ("203.0.113.9", 61_000))
+    for _ in range(3):
+        client.datagrams.send(b"x", pair.network.now)
+    pair.client_host.flush()
+    pair.network.run_for(1.0)
+    assert client.stats.datagrams_sent == server.stats.datagrams_received == 3
+    assert client.stats.datagrams_dropped == server.stats.datagrams_dropped == 0
+    assert client.stats.key_updates == server.stats.key_updates == 1
+    assert (client.stats.migrations, server.stats.migrations) == (0, 1)
