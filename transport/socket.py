@@ -82,6 +82,15 @@ class QuicSocket(DataSocket):
         return self.connection.path.remote
 
     @property
+    def listening(self) -> bool:
+        return self._listener is not None
+
+    @property
+    def handshaking(self) -> bool:
+        """Whether a handshake was asked for; it may be over."""
+        return self._request is not None
+
+    @property
     def connected(self) -> bool:
         return self._conn is not None
 
@@ -162,6 +171,7 @@ class QuicSocket(DataSocket):
             keep_alive=self.options.keepalive_probe_interval / 1e6 or self.config.keep_alive,
             initial_rtt=self.options.initial_smoothed_rtt / 1e6 or self.config.initial_rtt,
             version=self.options.version or self.config.version,
+            mtu_raise_interval=self.options.plpmtud_probe_interval / 1e6 or self.config.mtu_raise_interval,
         )
 
     def _take(self, driver: Driver, conn: Connection) -> None:
@@ -384,9 +394,10 @@ class QuicSocket(DataSocket):
 
     # --- the end
 
-    async def close(self, code: int = 0, phrase: str = "") -> None:
+    async def close(self, code: int | None = None, phrase: str | None = None) -> None:
         """Close at once: the connection with an application's code, or the listener. Twice is allowed.
 
+        Code and phrase are those of the option CONNECTION_CLOSE where they are not given, or 0 and none.
         What the peer has not acknowledged may be lost; `QuicStream.drained` waits for that.
         """
         if self._closed:
@@ -402,6 +413,9 @@ class QuicSocket(DataSocket):
                 await waiting.close()
             self._accepted.clear()
         if self._conn is not None:
+            set_before = self.phrase or uapi.ConnectionClose(0)
+            code = set_before.errcode if code is None else code
+            phrase = set_before.phrase.decode("utf-8", "replace") if phrase is None else phrase
             self._conn.close(self.loop.time(), code, phrase, frame_type=None)
             self._kick()
             self._note_end()

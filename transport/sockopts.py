@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from quicfs.transport import rotation, sockaddr, uapi
+from quicfs.transport import limits, param_option, rotation, sockaddr, uapi
 from quicfs.transport.crypto import CipherSuite
-from quicfs.transport.transport_param import TransportParameters
-from quicfs.transport.uapi import SockOpt, TlsCipher
+from quicfs.transport.messages import check_flags
+from quicfs.transport.state import State
+from quicfs.transport.streams import BIDI, UNI
+from quicfs.transport.uapi import SockOpt, StreamFlags, TlsCipher
 
 if TYPE_CHECKING:
     from quicfs.transport.socket import QuicSocket
@@ -26,6 +28,7 @@ CIPHER_SUITES: Final[dict[int, CipherSuite]] = {
 
 
 def _get_alpn(sock: QuicSocket, value: bytes) -> bytes:
+    """What is offered or asked for; after the handshake, what was chosen."""
     return b",".join(sock.alpn)
 
 
@@ -33,22 +36,44 @@ def _set_alpn(sock: QuicSocket, value: bytes) -> None:
     names = tuple(name.strip() for name in value.rstrip(b"\0").split(b",") if name.strip())
     if not names or len(value) > uapi.ALPN_MAX_LEN:
         raise ValueError("ALPN is a comma separated list of at most 128 bytes")
+    if sock.listening or (sock.connected and sock.connection.state is not State.HANDSHAKE):
+        raise OSError(errno.EISCONN, "ALPN is set before connect or listen")
     sock.alpn = names
     if sock.connected:  # the agent says which one TLS has chosen
         sock.connection.alpn = names[0]
 
 
 def _get_config(sock: QuicSocket, value: bytes) -> bytes:
-    return sock.options.pack()
+    return replace(sock.options, stream_data_nodelay=1).pack()
+
+
+_CHOICES: Final[dict[str, tuple[int, ...]]] = {
+    "payload_cipher_type": (0, *CIPHER_SUITES),
+    "congestion_control_algo": tuple(uapi.CongestionAlgo),
+    "validate_peer_address": (0, 1),
+    # What is written leaves at once, as with Linux's 1: nothing is held back until a packet is full (Nagle), since
+    # what is written in one turn of the event loop shares packets already.
+    "stream_data_nodelay": (0, 1),
+    "certificate_request": tuple(uapi.CertificateRequest),
+}
+_FOR_THE_AGENT: Final = ("payload_cipher_type", "certificate_request", "receive_session_ticket")
 
 
 def _set_config(sock: QuicSocket, value: bytes) -> None:
+    """Before connect or listen; what the agent looks at also on an accepted socket, before its handshake."""
     options = uapi.Config.unpack(value)
-    # Better a clear no than an option that does nothing.
     if options.version not in (0, *sock.config.versions):
         raise ValueError(f"QUIC version {options.version:#x} is not spoken")
-    if options.plpmtud_probe_interval or options.stream_data_nodelay:
-        raise ValueError("probe interval and nodelay cannot be set")
+    for name, choices in _CHOICES.items():
+        if getattr(options, name) not in choices:
+            raise ValueError(f"{name} is one of {', '.join(map(str, map(int, choices)))}")
+    interval = options.plpmtud_probe_interval
+    if interval and interval < limits.MIN_MTU_RAISE_INTERVAL * 1e6:
+        raise ValueError(f"plpmtud_probe_interval is at least {limits.MIN_MTU_RAISE_INTERVAL:.0f} s")
+    if sock.listening or sock.connected:
+        same = {name: getattr(options, name) for name in _FOR_THE_AGENT}
+        if sock.listening or sock.handshaking or replace(sock.options, **same) != options:
+            raise OSError(errno.EISCONN, "CONFIG is set before connect or listen")
     sock.options = options
 
 
@@ -59,52 +84,6 @@ def _get_parameters(sock: QuicSocket, value: bytes) -> bytes:
 
 def _set_parameters(sock: QuicSocket, value: bytes) -> None:
     sock.connection.set_peer_parameters(value)
-
-
-def _get_transport_param(sock: QuicSocket, value: bytes) -> bytes:
-    return _pack_parameters(sock.connection.ours if sock.connected else sock.config.parameters)
-
-
-def _set_transport_param(sock: QuicSocket, value: bytes) -> None:
-    """Before connect or listen; a field of 0 leaves what is there."""
-    if sock.connected:
-        raise OSError(errno.EISCONN, "transport parameters are set before connect or listen")
-    given = uapi.TransportParam.unpack(value)
-    own = sock.config.parameters
-    sock.config = replace(
-        sock.config,
-        parameters=replace(
-            own,
-            max_udp_payload_size=given.max_udp_payload_size or own.max_udp_payload_size,
-            max_idle_timeout_ms=given.max_idle_timeout // 1000 or own.max_idle_timeout_ms,
-            max_ack_delay_ms=given.max_ack_delay // 1000 or own.max_ack_delay_ms,
-            ack_delay_exponent=given.ack_delay_exponent or own.ack_delay_exponent,
-            initial_max_streams_bidi=given.max_streams_bidi or own.initial_max_streams_bidi,
-            initial_max_streams_uni=given.max_streams_uni or own.initial_max_streams_uni,
-            initial_max_data=given.max_data or own.initial_max_data,
-            initial_max_stream_data_bidi_local=given.max_stream_data_bidi_local
-            or own.initial_max_stream_data_bidi_local,
-            initial_max_stream_data_bidi_remote=given.max_stream_data_bidi_remote
-            or own.initial_max_stream_data_bidi_remote,
-            initial_max_stream_data_uni=given.max_stream_data_uni or own.initial_max_stream_data_uni,
-        ),
-    )
-
-
-def _pack_parameters(own: TransportParameters) -> bytes:
-    return uapi.TransportParam(
-        active_connection_id_limit=own.active_connection_id_limit,
-        ack_delay_exponent=own.ack_delay_exponent,
-        max_udp_payload_size=own.max_udp_payload_size,
-        max_idle_timeout=own.max_idle_timeout_ms * 1000,
-        max_ack_delay=own.max_ack_delay_ms * 1000,
-        max_streams_bidi=own.initial_max_streams_bidi,
-        max_streams_uni=own.initial_max_streams_uni,
-        max_data=own.initial_max_data,
-        max_stream_data_bidi_local=own.initial_max_stream_data_bidi_local,
-        max_stream_data_bidi_remote=own.initial_max_stream_data_bidi_remote,
-        max_stream_data_uni=own.initial_max_stream_data_uni,
-    ).pack()
 
 
 def _get_token(sock: QuicSocket, value: bytes) -> bytes:
@@ -131,10 +110,12 @@ def _set_secret(sock: QuicSocket, value: bytes) -> None:
 
 
 def _get_close(sock: QuicSocket, value: bytes) -> bytes:
-    closed = sock.connection.closed
+    """How the connection ended; while it is open, what was set."""
+    closed = sock.connection.closed if sock.connected else None
     if closed is None:
-        raise OSError(errno.EINVAL, "the connection is open")
-    return uapi.ConnectionClose(closed.code, 0, closed.reason.encode()[: uapi.PHRASE_MAX_LEN]).pack()
+        return (sock.phrase or uapi.ConnectionClose(0)).pack()
+    phrase = closed.reason.encode()[: uapi.PHRASE_MAX_LEN]
+    return uapi.ConnectionClose(closed.code & 0xFFFFFFFF, closed.frame_type & 0xFF, phrase).pack()
 
 
 def _set_close(sock: QuicSocket, value: bytes) -> None:
@@ -189,6 +170,18 @@ def _migrate(sock: QuicSocket, value: bytes) -> None:
     sock.migrate(sockaddr.unpack(value))
 
 
+def _open_stream(sock: QuicSocket, value: bytes) -> bytes:
+    """The StreamInfo of a stream that is opened now: EAGAIN at the limit of streams, which waiting is for `send`."""
+    info = uapi.StreamInfo.unpack(value) if value else uapi.StreamInfo(-1)
+    check_flags(info.flags, StreamFlags.UNI | StreamFlags.DONTWAIT | StreamFlags.SNDBLOCK)
+    unidirectional = bool(info.flags & StreamFlags.UNI)
+    following = sock.connection.streams.next_id(UNI if unidirectional else BIDI)
+    if info.stream_id not in (-1, following):
+        raise ValueError(f"the next stream is {following}")
+    stream = sock.open_stream(unidirectional=unidirectional, report=bool(info.flags & StreamFlags.SNDBLOCK))
+    return uapi.StreamInfo(stream.stream_id, info.flags).pack()
+
+
 GETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], bytes]]] = {
     SockOpt.ALPN: _get_alpn,
     SockOpt.CONFIG: _get_config,
@@ -196,8 +189,9 @@ GETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], bytes]]] = {
     SockOpt.CONNECTION_ID: _get_connection_id,
     SockOpt.EVENT: _get_event,
     SockOpt.SESSION_TICKET: _get_session_ticket,
+    SockOpt.STREAM_OPEN: _open_stream,
     SockOpt.TOKEN: _get_token,
-    SockOpt.TRANSPORT_PARAM: _get_transport_param,
+    SockOpt.TRANSPORT_PARAM: param_option.read,
     SockOpt.TRANSPORT_PARAM_EXT: _get_parameters,
 }
 
@@ -214,6 +208,6 @@ SETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], None]]] = {
     SockOpt.STREAM_RESET: _reset,
     SockOpt.STREAM_STOP_SENDING: _stop_sending,
     SockOpt.TOKEN: _set_token,
-    SockOpt.TRANSPORT_PARAM: _set_transport_param,
+    SockOpt.TRANSPORT_PARAM: param_option.write,
     SockOpt.TRANSPORT_PARAM_EXT: _set_parameters,
 }

@@ -19,6 +19,8 @@ MIN_MAX_UDP_PAYLOAD_SIZE = 1200
 DEFAULT_ACK_DELAY_EXPONENT = 3
 DEFAULT_MAX_ACK_DELAY_MS = 25
 DEFAULT_ACTIVE_CONNECTION_ID_LIMIT = 2
+MAX_ACK_DELAY_EXPONENT = 20
+MAX_MAX_ACK_DELAY_MS = (1 << 14) - 1
 
 
 class ParameterId(IntEnum):
@@ -285,8 +287,8 @@ _ROWS = (
     _Row(ParameterId.INITIAL_MAX_STREAM_DATA_UNI, _ANY),
     _Row(ParameterId.INITIAL_MAX_STREAMS_BIDI, _STREAMS),
     _Row(ParameterId.INITIAL_MAX_STREAMS_UNI, _STREAMS),
-    _Row(ParameterId.ACK_DELAY_EXPONENT, _Integer(maximum=20)),
-    _Row(ParameterId.MAX_ACK_DELAY, _Integer(maximum=(1 << 14) - 1), unit="_ms"),
+    _Row(ParameterId.ACK_DELAY_EXPONENT, _Integer(maximum=MAX_ACK_DELAY_EXPONENT)),
+    _Row(ParameterId.MAX_ACK_DELAY, _Integer(maximum=MAX_MAX_ACK_DELAY_MS), unit="_ms"),
     _Row(ParameterId.DISABLE_ACTIVE_MIGRATION, _Flag()),
     _Row(ParameterId.PREFERRED_ADDRESS, _PreferredAddressKind(), server_only=True),
     _Row(ParameterId.ACTIVE_CONNECTION_ID_LIMIT, _Integer(minimum=2)),
