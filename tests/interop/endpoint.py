@@ -18,7 +18,7 @@ from typing import Final
 from quicfs.agents import client_net, server_net
 from quicfs.errors import UserError
 from quicfs.options import AgentOptions
-from quicfs.transport import uapi
+from quicfs.transport import sockaddr, uapi
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.handshake import HandshakeNet, HandshakeRequest
 from quicfs.transport.qlog_file import QlogDirectory
@@ -197,6 +197,10 @@ async def run_server(contract: Contract) -> None:
     async with server_net(options) as net:
         listener = make_socket(net)
         configure(listener, contract)
+        if contract.case == "connectionmigration" and contract.preferred:
+            host, _, port = contract.preferred.rpartition(":")
+            preferred = sockaddr.pack((host.strip("[]"), int(port)))
+            listener.setsockopt(SockOpt.CONNECTION_MIGRATION, preferred)
         listener.bind((contract.address, contract.port))
         listener.listen()
         files = FileServer(contract.www)

@@ -62,8 +62,16 @@ class Trace:
         return f"({addresses})" if server else f"!({addresses})"
 
     def fields(self, display_filter: str, *names: str) -> list[tuple[list[str], ...]]:
-        """One row for a datagram, for each name all the values in it. Raises TraceError."""
-        command = ["tshark", "-r", str(self._write()), "-Y", f"quic && {display_filter}", "-T", "fields"]
+        """One row for a datagram, for each name all the values in it; not those that ICMP quotes. Raises TraceError."""
+        command = [
+            "tshark",
+            "-r",
+            str(self._write()),
+            "-Y",
+            f"quic && !icmp && !icmpv6 && {display_filter}",
+            "-T",
+            "fields",
+        ]
         command += ["-E", "occurrence=a", "-E", "aggregator=|", "-d", f"udp.port=={PORT},quic"]
         command += ["--disable-protocol", "http3"]
         if self._key_log is not None:
