@@ -37,6 +37,9 @@ MAX_RETIRED_UNACKED: Final = 32  # RETIRE_CONNECTION_ID frames under way (RFC 90
 # --- packets
 MAX_ACK_RANGES: Final = 64  # of ours that we remember and send
 MAX_ACK_ONLY_RUNS: Final = 256  # sent packets that only acknowledge, remembered per packet number space
+MAX_SKIPPED: Final = 16  # packet numbers left out that an ACK is compared with (RFC 9000 §21.4)
+MIN_SKIP_PERIOD: Final = 128  # packets between two of them, about; it doubles each time
+MAX_SKIP_PERIOD: Final = 65_536
 MAX_TRACKED_RUNS: Final = 65_536  # pieces of sent history that one packet number space may fall into
 
 # --- paths

@@ -7,8 +7,8 @@ number of trains and not of packets.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quicfs.transport import limits
@@ -120,16 +120,22 @@ class SentPackets:
         "_ack_only",
         "_firsts",
         "_runs",
+        "_skip_period",
+        "_skipped",
         "eliciting_in_flight",
         "largest_acked",
         "last_eliciting_at",
         "next_pn",
+        "skip_at",
     )
 
     def __init__(self) -> None:
         self._runs: list[SentRun] = []
         self._firsts: list[int] = []
+        self._skipped: list[int] = []  # the newest of the numbers that were never sent
+        self._skip_period = limits.MIN_SKIP_PERIOD
         self.next_pn = 0
+        self.skip_at = 0  # the number at which `skip` is to be called
         self.largest_acked = -1
         self.last_eliciting_at = 0.0
         self.eliciting_in_flight = 0  # packets
@@ -163,6 +169,17 @@ class SentPackets:
             self._runs = [run for run in self._runs if run.in_flight or run.first >= oldest]
             self._firsts = [run.first for run in self._runs]
 
+    def skip(self, entropy: Callable[[int], bytes]) -> None:
+        """Leave out a packet number, and choose where the next one will be: who acknowledges what it has not received
+        does not know which it must not acknowledge (RFC 9000 §21.4). The first call only chooses."""
+        if self.skip_at:
+            self._skipped.append(self.next_pn)
+            self.next_pn += 1
+            del self._skipped[: -limits.MAX_SKIPPED]
+        distance = 1 + int.from_bytes(entropy(4), "big") % (2 * self._skip_period)
+        self.skip_at = self.next_pn + distance
+        self._skip_period = min(2 * self._skip_period, limits.MAX_SKIP_PERIOD)
+
     def take_acked(self, ranges: Sequence[tuple[int, int]]) -> list[SentRun]:
         """Remove and return what the closed, descending `ranges` of an ACK newly acknowledge, newest first."""
         largest = ranges[0][1]
@@ -171,48 +188,67 @@ class SentPackets:
             raise ProtocolViolation(
                 TransportErrorCode.PROTOCOL_VIOLATION, "ACK of a packet that was not sent", 0x02
             )
+        if self._skipped and largest >= self._skipped[0]:
+            self._check_skipped(ranges)
         self.largest_acked = max(self.largest_acked, largest)
-        taken: list[SentRun] = []
         runs = self._runs
         if not runs:
-            return taken
+            return []
         oldest = runs[0].first
-        for low, high in ranges:
-            if high < oldest:
-                break
-            stop = bisect_right(self._firsts, high)
-            start = max(0, bisect_right(self._firsts, low) - 1)
-            if start >= stop:
-                continue
-            if runs[start].last < low:
-                start += 1
-                if start >= stop:
-                    continue
-            self._cut(start, stop, low, high, taken)
+        count = len(ranges)
+        while count and ranges[count - 1][1] < oldest:  # what is known for long stands at the end
+            count -= 1
+        if not count:
+            return []
+        stop = bisect_right(self._firsts, ranges[0][1])
+        start = max(0, bisect_right(self._firsts, ranges[count - 1][0]) - 1)
+        taken = self._cut(start, stop, ranges, count)
         if len(runs) > limits.MAX_TRACKED_RUNS:
             raise ProtocolViolation(
                 TransportErrorCode.PROTOCOL_VIOLATION, "ACKs cut the history to pieces", 0x02
             )
         return taken
 
-    def _cut(self, start: int, stop: int, low: int, high: int, taken: list[SentRun]) -> None:
-        """Take the packets `low..high` out of the runs `[start, stop)`."""
+    def _check_skipped(self, ranges: Sequence[tuple[int, int]]) -> None:
+        # RFC 9000 §21.4: an ACK of a number that was left out -> PROTOCOL_VIOLATION
+        skipped = self._skipped
+        for low, high in ranges:
+            if high < skipped[0]:
+                return
+            index = bisect_left(skipped, low)
+            if index < len(skipped) and skipped[index] <= high:
+                raise ProtocolViolation(
+                    TransportErrorCode.PROTOCOL_VIOLATION, "ACK of a packet that was not sent", 0x02
+                )
+
+    def _cut(self, start: int, stop: int, ranges: Sequence[tuple[int, int]], count: int) -> list[SentRun]:
+        """Take the first `count` of `ranges` out of the runs `[start, stop)`; both are passed once."""
         kept: list[SentRun] = []
-        found: list[SentRun] = []
+        taken: list[SentRun] = []
+        index = count - 1
         for run in self._runs[start:stop]:
-            first, last = max(run.first, low), min(run.last, high)
-            if first > run.first:
-                kept.append(run.part(run.first, first - 1))
-            found.append(run.part(first, last))
-            if last < run.last:
-                kept.append(run.part(last + 1, run.last))
+            first = run.first
+            while True:
+                while index >= 0 and ranges[index][1] < first:
+                    index -= 1
+                if index < 0 or ranges[index][0] > run.last:
+                    kept.append(run.part(first, run.last))
+                    break
+                low, high = ranges[index]
+                if low > first:
+                    kept.append(run.part(first, low - 1))
+                    first = low
+                last = min(high, run.last)
+                taken.append(run.part(first, last))
+                if run.eliciting and run.in_flight:
+                    self.eliciting_in_flight -= last + 1 - first
+                first = last + 1
+                if first > run.last:
+                    break
         self._runs[start:stop] = kept
         self._firsts[start:stop] = [run.first for run in kept]
-        for run in found:
-            if run.eliciting and run.in_flight:
-                self.eliciting_in_flight -= run.last - run.first + 1
-        found.reverse()
-        taken.extend(found)
+        taken.reverse()
+        return taken
 
     def take_lost(self, threshold_pn: int, sent_before: float) -> tuple[list[SentRun], float | None]:
         """Remove and return the packets below the largest acknowledged one that are lost: those numbered

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +38,65 @@ def spans(runs: list[SentRun]) -> dict[int, tuple[int, int, int, bool]]:
             found[pn] = (item.last_size if last else item.packet_size, start, stop, item.bulk.fin and last)
             start = stop
     return found
+
+
+def random_entropy(seed: int) -> Callable[[int], bytes]:
+    return random.Random(seed).randbytes
+
+
+@given(st.integers(0, 1000), st.data())
+def test_skipped_numbers_are_never_acknowledged(seed: int, data: st.DataObject) -> None:
+    """RFC 9000 §21.4: an ACK is refused if and only if it names a number that was left out."""
+    sent = SentPackets()
+    entropy = random_entropy(seed)
+    numbers: set[int] = set()
+    while len(numbers) < 3000:
+        if sent.next_pn >= sent.skip_at:
+            sent.skip(entropy)
+        sent.add(run(sent.next_pn, 20, 0.0))
+        numbers |= set(range(sent.next_pn - 20, sent.next_pn))
+    left_out = set(range(sent.next_pn)) - numbers
+    assert 2 <= len(left_out) <= 12
+    low = data.draw(st.integers(0, sent.next_pn - 1))
+    high = data.draw(st.integers(low, sent.next_pn - 1))
+    if left_out & set(range(low, high + 1)):
+        with pytest.raises(ProtocolViolation) as violation:
+            sent.take_acked([(low, high)])
+        assert violation.value.code == TransportErrorCode.PROTOCOL_VIOLATION
+    else:
+        assert sum(item.count for item in sent.take_acked([(low, high)])) == high + 1 - low
+
+
+def test_skips_become_rare() -> None:
+    sent = SentPackets()
+    entropy = random_entropy(1)
+    skips = 0
+    while sent.next_pn < 1_000_000:
+        if sent.next_pn >= sent.skip_at:
+            sent.skip(entropy)
+            skips += 1
+        sent.add(run(sent.next_pn, 50, 0.0))
+        sent.take_acked([(sent.next_pn - 50, sent.next_pn - 1)])
+    assert 15 <= skips <= 50
+    assert not sent
+
+
+def test_ack_of_ten_thousand_ranges_takes_no_more_than_ten_of_a_thousand() -> None:
+    """Time is linear in the ranges and in what is under way."""
+
+    def seconds(ranges: int) -> float:
+        sent = SentPackets()
+        for _ in range(ranges):
+            sent.add(run(sent.next_pn, 4, 0.0))
+        acked = [(pn, pn + 1) for pn in range(4 * ranges - 3, -1, -4)]
+        start = process_time()
+        taken = sent.take_acked(acked)
+        spent = process_time() - start
+        assert len(taken) == ranges and len(list(sent)) == 2 * ranges
+        return spent
+
+    best = min(seconds(1_000) for _ in range(5))
+    assert min(seconds(10_000) for _ in range(3)) < 30 * best
 
 
 @given(
