@@ -82,7 +82,13 @@ def long_packet_overhead(
 
 
 def seal_long_packet(
-    packet: LongPacket, version: int, dcid: bytes, scid: bytes, out: memoryview, pos: int
+    packet: LongPacket,
+    version: int,
+    dcid: bytes,
+    scid: bytes,
+    fixed_bit: int,
+    out: memoryview,
+    pos: int,
 ) -> int:
     """Write one long-header packet into `out` from `pos` on; returns its end."""
     payload = packet.builder.payload(packet.pn_length)
@@ -95,6 +101,7 @@ def seal_long_packet(
         packet.pn,
         packet.pn_length,
         packet.pn_length + len(payload) + TAG_LENGTH,
+        fixed_bit,
     )
     prefix = header[: -packet.pn_length]
     return packet.keys.seal_run(out, pos, prefix, packet.pn, packet.pn_length, (payload,))

@@ -24,6 +24,7 @@ def default_parameters() -> TransportParameters:
         ack_delay_exponent=limits.ACK_DELAY_EXPONENT,
         max_ack_delay_ms=int(limits.MAX_ACK_DELAY * 1000),
         active_connection_id_limit=limits.MAX_ACTIVE_PEER_CIDS,
+        grease_quic_bit=True,
     )
 
 

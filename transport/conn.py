@@ -36,6 +36,7 @@ from quicfs.transport.fifo import Fifo
 from quicfs.transport.frame import ConnectionCloseFrame, NewConnectionIdFrame
 from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.frame_type import FrameType
+from quicfs.transport.grease import Grease
 from quicfs.transport.key_update import KeyPhases
 from quicfs.transport.packet import VERSION_1, PacketType
 from quicfs.transport.path import Address
@@ -97,6 +98,7 @@ class Connection:
         self.peer_cid_fixed = is_server  # a client learns the server's ID from its first packet
         self._new_cid = issue_cid
         self.entropy = entropy
+        self.grease = Grease(entropy)
 
         self.initial = PacketNumberSpace(PacketType.INITIAL, CryptoLevel.INITIAL, 0.0)
         self.handshake = PacketNumberSpace(PacketType.HANDSHAKE, CryptoLevel.HANDSHAKE, 0.0)
@@ -266,6 +268,10 @@ class Connection:
         migration.migrate(self, now, local, remote=remote, at_once=at_once)
 
     # --- TLS, through the handshake contract
+
+    def local_parameters(self) -> bytes:
+        """Our transport parameters for TLS to deliver."""
+        return self.ours.encode(is_server=self.is_server, grease=self.grease.parameter)
 
     def set_peer_parameters(self, data: bytes) -> None:
         """The peer's transport parameters as TLS delivered them; raises ProtocolViolation."""

@@ -357,6 +357,9 @@ class Endpoint:
             return None
         if header.packet_type is not PacketType.INITIAL or len(header.dcid) < _MIN_CLIENT_DCID:
             return None
+        # RFC 9287 §3.1: only a client with a token of ours can know that the Fixed Bit may have any value
+        if not header.fixed_bit and not header.token:
+            return None
         return self._new_server_connection(now, header, remote, local)
 
     def _new_server_connection(

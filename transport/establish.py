@@ -68,6 +68,7 @@ def set_peer_parameters(conn: Connection, data: bytes) -> None:
     versions.check(conn, peer)
     early_data.settle(conn, peer)
     conn.peer = peer
+    conn.grease.allowed = peer.grease_quic_bit
     conn.streams.apply_peer_parameters(peer)
     conn.recovery.max_ack_delay = peer.max_ack_delay_ms / 1000
     conn.ack_frequency.supported = conn.config.ack_frequency and peer.min_ack_delay_us is not None

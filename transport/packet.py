@@ -83,6 +83,8 @@ class LongHeader(NamedTuple):
     """Of this packet, as its Length says; the end of the datagram where there is no Length."""
     supported_versions: tuple[int, ...] = ()
     """Of a Version Negotiation packet."""
+    fixed_bit: bool = True
+    """Whether the Fixed Bit is set, as it has to be unless it was agreed that it may have any value (RFC 9287)."""
 
 
 def parse_long_header(buf: memoryview, pos: int, end: int) -> LongHeader:
@@ -105,11 +107,10 @@ def parse_long_header(buf: memoryview, pos: int, end: int) -> LongHeader:
     codec = VERSIONS.get(version)
     if codec is None:
         return LongHeader(PacketType.UNSUPPORTED_VERSION, version, dcid, scid, b"", pos, end)
-    # RFC 9000 §17.2: longer connection IDs, or a Fixed Bit of 0, are not version 1 -> drop
+    # RFC 9000 §17.2: longer connection IDs -> drop
     if len(dcid) > MAX_CID_LENGTH or len(scid) > MAX_CID_LENGTH:
         _drop("connection ID is longer than 20 bytes")
-    if not first & FIXED_BIT:
-        _drop("fixed bit is 0")
+    fixed_bit = bool(first & FIXED_BIT)
     packet_type = codec.types[first >> 4 & 3]
     token = b""
     if packet_type is PacketType.RETRY:
@@ -117,7 +118,7 @@ def parse_long_header(buf: memoryview, pos: int, end: int) -> LongHeader:
         if end - pos <= RETRY_TAG_LENGTH:
             _drop("Retry without a token")
         pos, start = end - RETRY_TAG_LENGTH, pos
-        return LongHeader(packet_type, version, dcid, scid, bytes(buf[start:pos]), pos, end)
+        return LongHeader(packet_type, version, dcid, scid, bytes(buf[start:pos]), pos, end, (), fixed_bit)
     if packet_type is PacketType.INITIAL:
         length, start = varint.decode(buf, pos)
         pos = start + length
@@ -127,7 +128,7 @@ def parse_long_header(buf: memoryview, pos: int, end: int) -> LongHeader:
     length, pos = varint.decode(buf, pos)
     if pos + length > end:
         _drop("Length is beyond the datagram")
-    return LongHeader(packet_type, version, dcid, scid, token, pos, pos + length)
+    return LongHeader(packet_type, version, dcid, scid, token, pos, pos + length, (), fixed_bit)
 
 
 def write_long_header(
@@ -139,6 +140,7 @@ def write_long_header(
     pn: int,
     pn_length: int,
     length: int,
+    fixed_bit: int = FIXED_BIT,
 ) -> bytes:
     """Header of an Initial, 0-RTT or Handshake packet, packet number included, before protection.
 
@@ -147,7 +149,7 @@ def write_long_header(
     """
     if not 0 <= length < 0x4000:
         raise MisuseError(f"a packet of {length} bytes does not fit a 2-byte Length")
-    first = LONG_FORM | FIXED_BIT | _type_bits(version, packet_type) << 4 | (pn_length - 1)
+    first = LONG_FORM | fixed_bit | _type_bits(version, packet_type) << 4 | (pn_length - 1)
     parts = [_INVARIANT.pack(first, version, len(dcid)), dcid, _byte(len(scid)), scid]
     if packet_type is PacketType.INITIAL:
         parts += (varint.encode(len(token)), token)

@@ -16,6 +16,8 @@ from quicfs.transport.frame import FRAME_CODECS, end_of_padding, parse_frame, pa
 from quicfs.transport.frame_ops import FRAME_OPS
 from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import (
+    FIXED_BIT,
+    LONG_FORM,
     STATELESS_RESET_TOKEN_LENGTH,
     LongHeader,
     PacketType,
@@ -84,7 +86,9 @@ def _split(
     conn: Connection, now: float, data: memoryview, segment_size: int, ecn: int, scratch: memoryview
 ) -> None:
     total = len(data)
-    if max(data[::segment_size].tobytes()) < 0x80:  # the first bytes of all datagrams: short headers only
+    firsts = data[::segment_size].tobytes()  # the first bytes of all datagrams
+    # short headers only, and nothing in them that RFC 9000 §17.3 wants to be discarded
+    if max(firsts) < LONG_FORM and (conn.ours.grease_quic_bit or min(firsts) >= FIXED_BIT):
         rest = total % segment_size
         whole = total - rest if rest < _MIN_SAMPLED else total
         if whole:
@@ -173,14 +177,18 @@ def _handle_datagram(
     conn: Connection, now: float, data: memoryview, pos: int, end: int, ecn: int, scratch: memoryview
 ) -> None:
     while pos < end:
-        if not data[pos] & 0x80:
-            if end - pos >= _MIN_SHORT:
+        greased = conn.ours.grease_quic_bit
+        if not data[pos] & LONG_FORM:
+            if end - pos >= _MIN_SHORT and (greased or data[pos] & FIXED_BIT):
                 _open_short(conn, now, data, [pos], [end], ecn, scratch)
             return
         try:
             header = parse_long_header(data, pos, end)
         except ProtocolViolation:
             return  # unauthenticated: dropped (RFC 9000 §12.2)
+        # RFC 9000 §17.2: a Fixed Bit of 0 -> drop, unless we have said that it may have any value (RFC 9287)
+        if not (greased or header.fixed_bit):
+            return
         if header.packet_type is PacketType.VERSION_NEGOTIATION:
             versions.handle_version_negotiation(conn, header)
             return

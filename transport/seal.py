@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from quicfs.transport import varint
 from quicfs.transport.builder import LongPacket, seal_long_packet
-from quicfs.transport.packet import FIXED_BIT, PacketType
+from quicfs.transport.packet import PacketType
 from quicfs.transport.plain_protection import stream_payloads
 from quicfs.transport.protection import TAG_LENGTH
 from quicfs.transport.sent import StreamRange
@@ -26,7 +26,7 @@ def short_overhead(conn: Connection, pn_length: int, dcid: bytes | None = None) 
 def _short_prefix(conn: Connection, pn_length: int, dcid: bytes | None = None) -> bytes:
     if dcid is None:
         dcid = conn.peer_cids.current.cid
-    return bytes((FIXED_BIT | conn.key_phases.phase | (pn_length - 1),)) + dcid
+    return bytes((conn.grease.fixed_bit() | conn.key_phases.phase | (pn_length - 1),)) + dcid
 
 
 def seal_short(
@@ -83,7 +83,7 @@ def seal_long(
     """Seal one packet with a long header into `buffer` from `pos` on; returns its end."""
     early = packet.packet_type is PacketType.ZERO_RTT
     version = conn.versions.original if early else conn.version  # RFC 9369 §4.1
-    end = seal_long_packet(packet, version, dcid, conn.local_cid, buffer, pos)
+    end = seal_long_packet(packet, version, dcid, conn.local_cid, conn.grease.fixed_bit(), buffer, pos)
     if conn.trace is not None:
         payload = packet.builder.payload(packet.pn_length)
         overhead = end - pos - len(payload)

@@ -78,8 +78,7 @@ def _set_config(sock: QuicSocket, value: bytes) -> None:
 
 
 def _get_parameters(sock: QuicSocket, value: bytes) -> bytes:
-    conn = sock.connection
-    return conn.ours.encode(is_server=conn.is_server)
+    return sock.connection.local_parameters()
 
 
 def _set_parameters(sock: QuicSocket, value: bytes) -> None:

@@ -47,7 +47,10 @@ def poll_transmit(conn: Connection, now: float, buffer: memoryview) -> Transmit 
         return _close(conn, now, buffer) if conn.state is State.CLOSING else None
     if not (conn.initial.discarded and conn.handshake.discarded):
         return _handshake_datagram(conn, now, buffer)
-    if conn.application.sent.next_pn >= conn.key_phases.update_at:
+    sent = conn.application.sent
+    if sent.next_pn >= sent.skip_at:
+        sent.skip(conn.entropy)
+    if sent.next_pn >= conn.key_phases.update_at:
         key_update.before_train(conn, now)
         if conn.state not in OPEN:
             return _close(conn, now, buffer)

@@ -54,7 +54,7 @@ class App:
         self.conn.install_secret(level, suite, secret, send=send)
 
     def local_parameters(self) -> bytes:
-        return self.conn.ours.encode(is_server=self.conn.is_server)
+        return self.conn.local_parameters()
 
     def set_peer_parameters(self, data: bytes) -> None:
         self.conn.set_peer_parameters(data)

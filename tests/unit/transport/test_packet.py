@@ -27,7 +27,7 @@ def test_rfc9001_client_initial_header() -> None:
     written = packet.write_long_header(PacketType.INITIAL, 1, ODCID, b"", b"", 2, 4, 1182)
     assert written == RFC9001_A2_HEADER
     header = parse(written + bytes(1178))
-    assert header == (PacketType.INITIAL, 1, ODCID, b"", b"", 18, 1200, ())
+    assert header == (PacketType.INITIAL, 1, ODCID, b"", b"", 18, 1200, (), True)
 
 
 def test_rfc9001_server_initial_header() -> None:
@@ -73,7 +73,7 @@ def test_long_header_round_trip(
     header = parse(data)
     expected_token = token if packet_type is PacketType.INITIAL else b""
     pn_offset = len(written) - pn_length
-    assert header == (packet_type, 1, dcid, scid, expected_token, pn_offset, pn_offset + length, ())
+    assert header == (packet_type, 1, dcid, scid, expected_token, pn_offset, pn_offset + length, (), True)
     assert (written[0] & packet.PN_LENGTH_MASK) + 1 == pn_length
     assert int.from_bytes(written[pn_offset:], "big") == pn % (1 << 8 * pn_length)
 
@@ -110,13 +110,19 @@ def test_unsupported_version_gives_the_invariants_only() -> None:
     "data",
     [
         b"\xc0\0\0\0\1\x15" + bytes(21) + b"\0\0\x40\x20" + bytes(32),
-        b"\x80\0\0\0\1\x04abcd\0\0\x40\x20" + bytes(32),
     ],
-    ids=["connection ID of 21 bytes", "fixed bit 0"],
+    ids=["connection ID of 21 bytes"],
 )
 def test_not_version_1(data: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         parse(data)
+
+
+def test_fixed_bit() -> None:
+    """RFC 9287: it is up to the connection whether a packet without it counts."""
+    rest = b"\0\0\0\1\x04abcd\0\0\x40\x20" + bytes(32)
+    assert parse(b"\xc0" + rest).fixed_bit
+    assert not parse(b"\x80" + rest).fixed_bit
 
 
 @given(st.binary(max_size=255), st.binary(max_size=255), st.lists(st.integers(0, 2**32 - 1), min_size=1))
