@@ -20,7 +20,7 @@ enum {
     TAG_LENGTH = 16,
     SAMPLE_LENGTH = 16,
     PN_MAX = 4,
-    RUN_MAX = 64,    /* packets whose masks are made in one call */
+    RUN_MAX = 256,   /* packets whose masks are made in one call */
     HEADER_MAX = 64, /* headers up to here are put together on the stack: all short ones */
     HEAD_MAX = 16,   /* of a STREAM frame: type, ID and offset */
     OFFSET_LENGTH = 8,

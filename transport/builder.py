@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from quicfs.transport import limits
 from quicfs.transport.crypto import Keys
 from quicfs.transport.packet import PacketType, long_header_size, write_long_header
 from quicfs.transport.protection import TAG_LENGTH
@@ -20,6 +21,11 @@ class Transmit(NamedTuple):
     remote: Any
     local: Any
     ecn: int
+
+
+def segments_per_send(segment_size: int) -> int:
+    """How many datagrams of a train one system call takes."""
+    return max(1, min(limits.GSO_SEGMENTS, limits.GSO_BYTES // segment_size))
 
 
 class PacketBuilder:

@@ -11,6 +11,7 @@ from typing import Final
 
 from quicfs.transport import limits
 from quicfs.transport.builder import Transmit
+from quicfs.transport.bursts import cut, read_trains
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.conn import Connection
 from quicfs.transport.endpoint import Endpoint, Listener
@@ -44,8 +45,8 @@ class Driver:
         self.endpoint = Endpoint(os.urandom, mtu_of=max_payload_towards, reset_key=reset_key)
         self._owners: dict[Connection, Callable[[], None]] = {}
         self._timers: dict[Connection, asyncio.TimerHandle] = {}
-        self._receive_buffer = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 9))
-        self._send_buffer = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 2048))
+        self._receive_buffer = memoryview(bytearray(limits.TRAIN_BYTES))
+        self._send_buffer = memoryview(bytearray(limits.TRAIN_BYTES))
         self._blocked: Transmit | None = None  # waits for room in the socket's buffer
         self._waiting: dict[Connection, None] = {}  # have something to send
         self._flush_scheduled = False
@@ -147,20 +148,17 @@ class Driver:
     def _on_readable(self, udp: UdpSocket) -> None:
         now = self.loop.time()
         touched: dict[Connection, None] = {}
-        for _ in range(limits.RECEIVE_BURSTS):
+        trains = read_trains(udp, self._receive_buffer)
+        while True:
             try:
-                received = udp.receive(self._receive_buffer)
+                train = next(trains, None)
             except OSError as error:
                 self._on_socket_error(error)
                 break
-            if received is None:
+            if train is None:
                 break
-            length, segment_size, remote, local, ecn = received
-            if not length:
-                continue  # an empty datagram costs its share of the burst (CVE-2026-11352)
-            concerned = self.endpoint.handle(
-                now, self._receive_buffer[:length], segment_size, remote, local, ecn
-            )
+            data, (_, segment_size, remote, local, ecn) = train
+            concerned = self.endpoint.handle(now, data, segment_size, remote, local, ecn)
             for conn in concerned:
                 touched[conn] = None
             if not concerned and not self.endpoint.has_replies:
@@ -249,20 +247,27 @@ class Driver:
         return True
 
     def _send(self, transmit: Transmit) -> bool:
+        """False if the socket's buffer is full; what is left of the train waits for room then."""
         udp = self.sockets.of(transmit)
         if udp is None:
             return True  # a path that was left
+        done = 0
+        for piece in cut(transmit):
+            if not self._send_piece(udp, piece):
+                self._blocked = transmit._replace(data=memoryview(bytes(transmit.data[done:])))
+                self.loop.add_writer(udp.fileno(), self._on_writable, udp)
+                return False
+            done += len(piece.data)
+        return True
+
+    def _send_piece(self, udp: UdpSocket, transmit: Transmit) -> bool:
         try:
-            if udp.send(transmit):
-                return True
+            return udp.send(transmit)
         except OSError as error:
             if not self._error_logged:
                 self._error_logged = True
                 _log.warning("sending to %s failed: %s", transmit.remote, error)
             return True
-        self._blocked = transmit._replace(data=memoryview(bytes(transmit.data)))
-        self.loop.add_writer(udp.fileno(), self._on_writable, udp)
-        return False
 
     def _on_writable(self, udp: UdpSocket) -> None:
         blocked, self._blocked = self._blocked, None

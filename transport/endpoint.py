@@ -82,7 +82,7 @@ class Endpoint:
         self._unrouted: dict[Connection, Arrival] = {}
         self._listeners: list[Listener] = []
         self._replies: deque[Transmit] = deque()
-        self._scratch = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 9))
+        self._scratch = memoryview(bytearray(limits.TRAIN_BYTES))
         self._answers = 0  # stateless ones, in the second `_answers_since`
         self._answers_since = 0.0
 

@@ -7,10 +7,12 @@ from typing import Final
 # --- datagrams and trains
 MAX_UDP_PAYLOAD: Final = 65_527
 MIN_INITIAL_DATAGRAM: Final = 1_200  # RFC 9000 §14.1
-TRAIN_BYTES: Final = 65_000  # one UDP_SEGMENT send: below the 16-bit length of the UDP header
-TRAIN_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of the kernels before 6.9
-RECEIVE_BURSTS: Final = 16  # trains read before the loop gets a turn
-SEND_BURSTS: Final = 16  # trains sent before the loop gets a turn
+TRAIN_BYTES: Final = 262_144  # composed, sealed and opened at once
+TRAIN_SEGMENTS: Final = 256  # more than that many bytes have, of 1,200 in each
+GSO_BYTES: Final = 65_000  # one UDP_SEGMENT send: below the 16-bit length of the UDP header
+GSO_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of the kernels before 6.9
+RECEIVE_BURSTS: Final = 16  # reads before the loop gets a turn
+SEND_BURSTS: Final = 4  # trains sent before the loop gets a turn
 SOCKET_BUFFER: Final = 16 << 20
 
 # --- handshakes

@@ -16,7 +16,7 @@ one wake-up per train on a fast path, and never a wait that is long beside the t
 from __future__ import annotations
 
 from quicfs.transport.cong import initial_window
-from quicfs.transport.limits import MIN_INITIAL_DATAGRAM, TRAIN_BYTES
+from quicfs.transport.limits import GSO_BYTES, MIN_INITIAL_DATAGRAM
 
 GAIN = 1.25  # RFC 9002 §7.7
 SLOW_START_GAIN = 2.0  # the window doubles in each round trip
@@ -68,4 +68,4 @@ class Pacer:
         if elapsed > 0:
             self._updated = now
             self._budget = min(capacity, self._budget + elapsed * rate)
-        return max(self._max_datagram_size, min(TRAIN_BYTES, rate * QUANTUM_TIME))
+        return max(self._max_datagram_size, min(GSO_BYTES, rate * QUANTUM_TIME))

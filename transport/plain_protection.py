@@ -21,7 +21,7 @@ _U32: Final = Struct(">I")
 _KEY_PHASE: Final = 0x04
 _SHORT_MASK: Final = 0x1F  # what is protected of a short header's first byte (RFC 9001 §5.4.1)
 _OFFSET_8: Final = 0xC0 << 56  # the 8-byte form of a variable-length integer
-_RUN_MAX: Final = 64
+_RUN_MAX: Final = 256
 
 
 def _aes_masks(key: bytes) -> Callable[[bytes], bytes]:

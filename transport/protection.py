@@ -97,7 +97,7 @@ class Protection(Protocol):
         count as long as their numbers are `pn` and what follows it, their reserved bits are 0, their Key Phase
         bit is `phase` (0 or 4; -1: it does not matter), their tags are right and their payloads begin with
         `head` and the offset of what continues the stream from `offset` on. At the first other one it
-        ends, of which nothing is kept; it also ends after 64. The data are the caller's to keep.
+        ends, of which nothing is kept; it also ends after 256. The data are the caller's to keep.
         """
 
 

@@ -16,6 +16,7 @@ from quicfs.transport.builder import (
     PacketBuilder,
     Transmit,
     long_packet_overhead,
+    segments_per_send,
 )
 from quicfs.transport.frame import (
     write_connection_close,
@@ -216,7 +217,8 @@ def _train(conn: Connection, now: float, buffer: memoryview) -> Transmit | None:
     recovery = conn.recovery
     mtu = conn.path.pmtud.current
     first_pn = space.sent.next_pn
-    most = min(limits.TRAIN_SEGMENTS, max(1, limits.TRAIN_BYTES // mtu))
+    most = segments_per_send(mtu)
+    most *= max(1, min(len(buffer), limits.TRAIN_BYTES) // (most * mtu))
     if not conn.path.validated:  # §8.1
         most = min(most, conn.path.allowance() // mtu)
         if most <= 0:

@@ -149,7 +149,7 @@ class Host:
         self.endpoint = Endpoint(random.Random(seed).randbytes, mtu_of=lambda remote: mtu)
         self.transmitted = 0  # trains
         self._by_conn: dict[Connection, App] = {}
-        self._buffer = memoryview(bytearray(limits.MAX_UDP_PAYLOAD + 9))
+        self._buffer = memoryview(bytearray(limits.TRAIN_BYTES))
         network.attach(address, self)
 
     def attach(self, address: Address) -> Address:
