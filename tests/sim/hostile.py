@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from quicfs.transport import frame
+from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.crypto import Keys
 from quicfs.transport.packet import FIXED_BIT
 from quicfs.transport.uapi import CryptoLevel
@@ -44,8 +45,8 @@ class Sealer:
 class Attacker(Sealer):
     """Sends packets in the client's name; the client itself falls silent."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.pair = make_pair(seed).establish()
+    def __init__(self, seed: int = 0, *, server: ConnectionConfig | None = None) -> None:
+        self.pair = make_pair(seed, server=server).establish()
         self.pair.network.run_for(1.0)
         self.sent_before = self.pair.network.link(SERVER[0], CLIENT[0]).sent
         keys = Keys(SUITE, traffic_secret(CryptoLevel.APP, from_server=False))

@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
 from quicfs.transport import frame_ack, limits
+from quicfs.transport.config import ConnectionConfig, default_parameters
+from quicfs.transport.frame import write_ping
+from quicfs.transport.frame_datagram import write_datagram_header
 from quicfs.transport.packet import FIXED_BIT
 from quicfs.transport.state import State
 
@@ -74,6 +78,16 @@ def test_ack_of_a_thousand_ranges() -> None:
     assert again.per_datagram <= 10 * normal.per_datagram
 
 
+def test_datagrams_that_nobody_receives_do_not_pile_up() -> None:
+    config = ConnectionConfig(parameters=replace(default_parameters(), max_datagram_frame_size=65_535))
+    attacker = Attacker(server=config)
+    meter = Meter(attacker.pair.server_host)
+    content = write_datagram_header(1100) + bytes(1100)
+    cost = meter.run_traced([attacker.seal(content) for _ in range(2000)])
+    assert attacker.pair.server.conn.state is State.CONNECTED
+    assert cost.held <= limits.MAX_DATAGRAM_BYTES_IN + 512 * KIB
+
+
 # --- from many addresses ------------------------------------------------------------------------------
 
 
@@ -118,6 +132,22 @@ def test_initials_cost_little_memory() -> None:
     pair = make_pair().establish()
     cost = Meter(pair.server_host).run_traced(_initials(pair.server_host, 300), sources=_elsewhere)
     assert cost.held <= limits.RETRY_ABOVE * 64 * KIB
+
+
+def test_packets_from_many_addresses_are_few_paths() -> None:
+    """Whoever knows the keys may say that it has moved with each packet; nobody hears more than three times what he
+    sent, and the books stay small."""
+    attacker = Attacker()
+    pair = attacker.pair
+    packets = [attacker.seal(write_ping()) for _ in range(400)]
+    normal = Meter(pair.server_host).run(ordinary(attacker, 100))
+    cost = Meter(pair.server_host).run(packets, sources=_elsewhere)
+    assert len(pair.server.conn.paths) <= limits.MAX_PATHS
+    assert cost.per_datagram <= 8 * normal.per_datagram
+    for number in range(1, 401):
+        link = pair.network.link(SERVER[0], _elsewhere(number)[0])
+        assert link.bytes <= limits.AMPLIFICATION_FACTOR * len(packets[number - 1])
+    assert len(pair.server_host.endpoint) <= 1
 
 
 def test_a_flood_of_unknown_ids_is_answered_within_reason() -> None:
