@@ -7,6 +7,7 @@ one that expired or whose CA was taken out of the truststore counts no longer, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from quicfs.handshake_agent.descriptor import QuicDescriptor
+from quicfs.handshake_agent.failures import ALERT_UNEXPECTED_MESSAGE
 from quicfs.handshake_agent.gnutls import (
     QUIC_EARLY_DATA,
     TICKET_KEY_LENGTH,
@@ -29,11 +31,14 @@ from quicfs.handshake_agent.tickets import (
     early_data_of,
     split_messages,
 )
-from quicfs.transport.uapi import CryptoLevel, SockOpt
+from quicfs.transport.uapi import CRYPTO_ERROR, ConnectionClose, CryptoLevel, SockOpt
 from quicfs.transport.wire.netlink import Request
 from quicfs.transport.wire.ticket import BINDING, SessionTicket, pick
 
 _log = logging.getLogger("quicfs.handshake_agent")
+
+PROTOCOL_VIOLATION: Final = 0x0A  # RFC 9000 §20.1
+_CRYPTO_FRAME: Final = 0x06
 
 MAX_TICKETS: Final = 4
 """Tickets that are taken of one connection."""
@@ -99,10 +104,22 @@ class Resumer:
         return resumption, (ticket.alpn,) if early else alpn
 
 
+def _unexpected(phrase: str) -> TlsViolation:
+    return TlsViolation(CRYPTO_ERROR + ALERT_UNEXPECTED_MESSAGE, phrase)
+
+
 def identity_of(request: Request, credentials: Credentials) -> bytes:
     """Whom a client's session is with, whom it trusted for that, and who it was itself."""
     parts = (request.peername.lower().encode(), bytes((request.auth_mode,)), credentials.fingerprint)
     return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+
+
+class TlsViolation(Exception):
+    """The server broke a rule after the handshake; `code` is the connection error."""
+
+    def __init__(self, code: int, phrase: str) -> None:
+        super().__init__(phrase)
+        self.close = ConnectionClose(code, _CRYPTO_FRAME, phrase.encode())
 
 
 class TicketCollector:
@@ -129,12 +146,14 @@ class TicketCollector:
                 while taken < MAX_TICKETS:
                     level, data = await self._descriptor.recvmsg()
                     if level != CryptoLevel.APP:
-                        raise ValueError("TLS messages of the handshake after its end")
+                        raise _unexpected("TLS messages of the handshake after its end")
                     buffer += data
                     for message in split_messages(buffer):
                         self._take(message)
                         taken += 1
                 await self._descriptor.flush()
+        except TlsViolation as violation:
+            await self._tell(violation)
         except (OSError, TimeoutError):
             return  # the consumer wants no more
         except (ValueError, GnutlsError) as error:
@@ -142,13 +161,20 @@ class TicketCollector:
         finally:
             self.close()
 
+    async def _tell(self, violation: TlsViolation) -> None:
+        _log.info("after the handshake: %s", violation)
+        with contextlib.suppress(OSError):  # the consumer is gone
+            self._descriptor.setsockopt(SockOpt.CONNECTION_CLOSE, violation.close.pack())
+            await self._descriptor.flush()
+
     def _take(self, message: bytes) -> None:
+        # RFC 9001 §4.4, §6: client authentication and TLS's own key update are not used -> unexpected_message
         if message[0] != NEW_SESSION_TICKET:
-            raise ValueError(f"TLS message {message[0]} after the handshake")
+            raise _unexpected(f"TLS message {message[0]} after the handshake")
         early = early_data_of(message)
-        # RFC 9001 §4.6.1: any other value -> a ticket that must not be used
+        # RFC 9001 §4.6.1: any other value -> PROTOCOL_VIOLATION
         if early not in (0, QUIC_EARLY_DATA):
-            raise ValueError("a ticket with a limit of early data, which QUIC does not know")
+            raise TlsViolation(PROTOCOL_VIOLATION, "a session ticket limits early data")
         self._session.feed(CryptoLevel.APP, message)
         session = self._session.take_ticket()
         if not session:

@@ -52,6 +52,9 @@ MAX_PENDING: Final = 1024
 """Handshakes at one time, waiting or under way."""
 MAX_AGENTS: Final = 64
 
+_AFTERWARDS: Final = frozenset({SockOpt.SESSION_TICKET, SockOpt.CONNECTION_CLOSE})
+"""What an agent that collects session tickets may set after DONE."""
+
 CryptoReader = Callable[[int, bytes], None]
 
 
@@ -77,6 +80,10 @@ class HandshakePort(Protocol):
 
     def handshake_done(self) -> None:
         """TLS is complete: called once, when an agent has reported success."""
+
+    def tls_failed(self) -> None:
+        """After `handshake_done` the peer broke a rule of TLS: the connection ends as CONNECTION_CLOSE, set before,
+        says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +198,7 @@ class _Descriptor:
 
     def _call(self, call: Record) -> bytes:
         if self._pending.outcome.done() and not (
-            self._pending.collects_s and call.op is Op.SETSOCKOPT and call.optname == SockOpt.SESSION_TICKET
+            self._pending.collects_s and call.op is Op.SETSOCKOPT and call.optname in _AFTERWARDS
         ):
             raise OSError(errno.ENOTCONN, "the handshake is over")
         match call.op:
@@ -213,6 +220,8 @@ class _Descriptor:
         except ValueError:
             raise OSError(errno.EINVAL, "malformed CONNECTION_CLOSE") from None
         self._port.setsockopt(SockOpt.CONNECTION_CLOSE, value)
+        if self._pending.outcome.done():
+            self._port.tls_failed()
 
     def _on_close(self, error: Exception | None) -> None:
         if error is not None:

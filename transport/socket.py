@@ -263,6 +263,14 @@ class QuicSocket(DataSocket):
         it came in 0-RTT packets and `handshake` has not returned: until then it may be a replay."""
         return self.connection.early.state
 
+    def tls_failed(self) -> None:
+        phrase = self.phrase
+        if phrase is not None:
+            reason = phrase.phrase.decode("utf-8", "replace")
+            self.connection.close(self.loop.time(), phrase.errcode, reason, frame_type=phrase.frame)
+            self._kick()
+            self._on_progress()
+
     def handshake_done(self) -> None:
         self.connection.handshake_complete(self.loop.time())
         self.resume.forget()

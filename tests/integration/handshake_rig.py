@@ -214,6 +214,7 @@ class FakePort:
         self.on_peer_close: Callable[[ConnectionClose], None] = lambda close: None
         self.hello_sent = asyncio.Event()
         self.got_ticket = asyncio.Event()
+        self.failed = asyncio.Event()
         self.got_app_secret = asyncio.Event()
         self.done = False
         self.sent: dict[int, int] = dict.fromkeys(CryptoLevel, 0)
@@ -265,6 +266,9 @@ class FakePort:
 
     def handshake_done(self) -> None:
         self.done = True
+
+    def tls_failed(self) -> None:
+        self.failed.set()
 
     @property
     def has_reader(self) -> bool:

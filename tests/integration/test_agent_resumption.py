@@ -319,3 +319,33 @@ def test_a_replayed_client_hello_gets_no_early_secret(agents: Agents, pki: Pki) 
         await asyncio.gather(task, return_exceptions=True)
 
     run(main, agents.private(config(pki))[0])
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        pytest.param(b"\x18\0\0\x01\0", 0x010A, id="KeyUpdate"),
+        pytest.param(
+            b"\x04\0\0\x17" + bytes(9) + b"\0\x02xx" + b"\0\x08" + b"\0\x2a\0\x04\0\0\x40\0",
+            0x0A,
+            id="early_data",
+        ),
+    ],
+)
+def test_a_server_that_breaks_the_rules_afterwards(
+    agents: Agents, pki: Pki, message: bytes, code: int
+) -> None:
+    async def main(net: HandshakeNet) -> None:
+        ports = pair()
+        ports[1].drop_app_crypto = True
+        for outcome in await both(net, *ports):
+            assert isinstance(outcome, HandshakeResult)
+        for byte in message:  # in pieces, as CRYPTO frames may be
+            ports[0].receive(CryptoLevel.APP, bytes((byte,)))
+        async with asyncio.timeout(5):
+            await ports[0].failed.wait()
+        assert ports[0].close is not None
+        assert ports[0].close.errcode == code
+        assert SockOpt.SESSION_TICKET not in ports[0].set
+
+    run(main, agents.private(config(pki))[0])

@@ -14,6 +14,12 @@ on one machine):
 
 Calls are carried out in the order sent; an agent may send several before it reads the replies. `level` is
 uapi.CryptoLevel, `optname` uapi.SockOpt; which options may be used is in `GETTABLE` and `SETTABLE`.
+
+SESSION_TICKET is got before a client's handshake (`wire.ticket`; empty: nothing to resume) and set for each ticket that
+comes later. A client's agent keeps the descriptor for that after DONE, for CONFIG's receive_session_ticket seconds or
+until the other end closes it; only SESSION_TICKET and CONNECTION_CLOSE may be set then, and CRYPTO bytes go on coming.
+CRYPTO_SECRET with level EARLY installs the keys of 0-RTT, where CONFIG's early_data allows it; a client's with cipher
+type 0 takes them back, since the server refused, and comes before the server's TRANSPORT_PARAM_EXT.
 Records that are ready at one time travel together: each message costs a switch of processes.
 """
 
