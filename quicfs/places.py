@@ -6,7 +6,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CertificateFiles", "default_directory", "default_users", "existing_certificate"]
+__all__ = [
+    "CertificateFiles",
+    "default_directory",
+    "default_users",
+    "existing_certificate",
+    "state_directory",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,16 @@ def default_directory() -> Path:
 def default_users() -> Path:
     """The file of users."""
     return default_directory() / "users"
+
+
+def state_directory() -> Path:
+    """What a server keeps between its runs: where the service manager says, or as for `default_directory`."""
+    given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/lib/quicfs-server")
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "quicfs"
 
 
 def existing_certificate() -> CertificateFiles | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hmac
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -151,9 +152,14 @@ class QuicListener:
     """Listening sockets; each connection runs `on_stream` with its stream in a task of its own."""
 
     def __init__(
-        self, net: HandshakeNet, alpn: bytes, on_stream: Callable[[ByteStream], Awaitable[None]]
+        self,
+        net: HandshakeNet,
+        alpn: bytes,
+        on_stream: Callable[[ByteStream], Awaitable[None]],
+        reset_key: bytes | None,
     ) -> None:
         self._net = net
+        self._reset_key = reset_key
         self._alpn = alpn
         self._on_stream = on_stream
         self._sockets: list[QuicSocket] = []
@@ -167,7 +173,10 @@ class QuicListener:
 
     def add(self, address: tuple[str, int]) -> None:
         """Raises OSError whose text names the address."""
-        listener = QuicSocket(self._net, config=ConnectionConfig(trace=QlogDirectory.from_environment()))
+        config = ConnectionConfig(
+            trace=QlogDirectory.from_environment(), reset_key=self._reset_key_of(address)
+        )
+        listener = QuicSocket(self._net, config=config)
         listener.setsockopt(SockOpt.ALPN, self._alpn)
         listener.bind(address)
         try:
@@ -177,6 +186,12 @@ class QuicListener:
             raise OSError(error.errno, f"cannot listen on UDP {Address(*address)}: {reason}") from error
         self._sockets.append(listener)
         self._accepting.append(asyncio.create_task(self._accept(listener)))
+
+    def _reset_key_of(self, address: tuple[str, int]) -> bytes | None:
+        """Each address has its own: a server must not be able to reset what belongs to another (RFC 9000 §21.11)."""
+        if self._reset_key is None or not address[1]:
+            return None
+        return hmac.digest(self._reset_key, "{} {}".format(*address).encode(), "sha256")
 
     async def aclose(self) -> None:
         """Stop listening and end the connections that are being served."""
@@ -219,14 +234,21 @@ class QuicListener:
 
 
 async def listen_streams(
-    net: HandshakeNet, address: Address, alpn: bytes, on_stream: Callable[[ByteStream], Awaitable[None]]
+    net: HandshakeNet,
+    address: Address,
+    alpn: bytes,
+    on_stream: Callable[[ByteStream], Awaitable[None]],
+    *,
+    reset_key: bytes | None = None,
 ) -> QuicListener:
     """Listen on every address of `address.host`. Port 0 takes a free one, the same for all of them.
+
+    A server that comes back on the same port with the same `reset_key` resets the connections of its former life.
 
     Raises OSError whose text names the address.
     """
     loop = asyncio.get_running_loop()
-    listener = QuicListener(net, alpn, on_stream)
+    listener = QuicListener(net, alpn, on_stream, reset_key)
     try:
         found = await loop.getaddrinfo(*address.pair, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     except OSError as error:

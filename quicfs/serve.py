@@ -11,8 +11,9 @@ from typing import Final
 from quicfs.agents import server_net
 from quicfs.errors import UserError
 from quicfs.options import AgentOptions
-from quicfs.places import default_users
+from quicfs.places import default_users, state_directory
 from quicfs.quic import listen_streams
+from quicfs.reset_key import kept_reset_key
 from quicfs.service import announce, reachable, tell_service_manager, told_to_stop
 from quicfs.smb.auth import NtlmAuthenticator
 from quicfs.smb.ntlm import TargetNames
@@ -53,7 +54,8 @@ async def serve_until_told(options: ServeOptions) -> None:
         server = SmbServer({name: share}, authenticator, guest=options.guest, server_name=host)
 
         net = await cleanup.enter_async_context(server_net(options.agent))
-        listener = await listen_streams(net, options.listen, ALPN, server.serve_stream)
+        key = kept_reset_key(state_directory())
+        listener = await listen_streams(net, options.listen, ALPN, server.serve_stream, reset_key=key)
         cleanup.push_async_callback(listener.aclose)
         url = Url(reachable(options.listen, listener.address.port), name)
         also = ""
