@@ -69,14 +69,18 @@ def _prepare_probe(conn: Connection, space: PacketNumberSpace, now: float) -> No
         conn.queue_control(FrameType.IMMEDIATE_ACK, None)
     if conn.recovery.pto_count >= 3:
         conn.path.ecn.on_all_lost()
-    oldest = space.sent.oldest_eliciting()
-    if (
-        oldest is not None
-        and not oldest.mtu_probe
-        and conn.recovery.on_active_path(oldest)
-        and conn.path.pmtud.on_lost(oldest.packet_size, now)
-    ):
+    # RFC 8899 §4.3: nothing is acknowledged, and the largest that is under way may be why
+    largest = max(
+        (
+            run.packet_size
+            for run in space.sent
+            if run.eliciting and not run.mtu_probe and conn.recovery.on_active_path(run)
+        ),
+        default=0,
+    )
+    if conn.path.pmtud.on_lost(largest, now):
         _mtu_changed(conn)
+    oldest = space.sent.oldest_eliciting()
     if space is not conn.application:
         _repeat_flight(conn, space)
     elif oldest is not None and not oldest.mtu_probe:

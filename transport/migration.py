@@ -318,6 +318,8 @@ def _fail(conn: Connection, path: Path, now: float) -> None:
             _remove(conn, path)
         return
     fallback = conn.paths.fallback(path)
+    if fallback is None and path.validated:
+        return  # the address is; only that 1,200 bytes pass was not seen, and there is nowhere else to go
     if fallback is None:
         conn.abandon("the peer's address cannot be validated")  # §9.3.2: without a word
         return

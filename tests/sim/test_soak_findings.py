@@ -6,7 +6,7 @@ import pytest
 
 from quicfs.transport.config import ConnectionConfig, default_parameters
 
-from .endpoints import both_ways, make_pair
+from .endpoints import CLIENT, SERVER, both_ways, make_pair
 
 
 @pytest.mark.parametrize("delay_ms", [0, 5, 100])
@@ -41,3 +41,31 @@ def test_what_does_not_fit_into_the_congestion_window_waits() -> None:
 
     pair.run(check)
     assert full
+
+
+def test_a_black_hole_is_found_although_the_oldest_packet_is_small() -> None:
+    pair = make_pair().establish()
+    pair.network.run_for(1.0)
+    assert pair.client.conn.path.pmtud.current == 1472
+    link = pair.network.link(CLIENT[0], SERVER[0])
+    link.up = False
+    pair.client.send(b"small")
+    link.up, link.mtu = True, 1250
+    stream = pair.client.send(bytes(50_000))
+    pair.run(lambda: stream.stream_id in pair.server.ended, 30.0)
+
+
+def test_a_valid_address_is_kept_when_the_link_dies_before_large_datagrams_were_seen_on_it() -> None:
+    """The server may send little to a new address: its first challenge is a small one."""
+    pair = make_pair(prepare=lambda network: both_ways(network, delay=0.05)).establish()
+    pair.network.run_for(100.0 * pair.server.conn.recovery.rtt.smoothed)
+    network, server = pair.network, pair.server.conn
+    network.rebind(CLIENT, (CLIENT[0], CLIENT[1] + 1))
+    pair.client.send(b"here I am")
+    pair.run(lambda: server.path.remote != CLIENT and server.path.validated)
+    assert server.path.challenge is not None  # the full-sized one
+    both_ways(network, up=False)
+    network.run_for(20.0)
+    both_ways(network, up=True)
+    stream = pair.client.send(b"and still am")
+    pair.run(lambda: stream.stream_id in pair.server.ended)
