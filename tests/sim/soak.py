@@ -184,6 +184,7 @@ class Run:
         self._proven: set[Address] = set()
         self._local = CLIENT
         self._moves = 0
+        self._closing = False
 
     def say(self, text: str) -> None:
         if self._log is not None:
@@ -240,6 +241,7 @@ class Run:
             self._silence(2 * KEEP_ALIVE)  # whoever is behind a new address says so
         closer = self.plan.closer
         self.say(f"{NAMES[closer]} closes")
+        self._closing = True
         self._apps[closer].close(7, "enough")
         self._until(lambda: all(app.closed for app in self._apps), "close")
         for side, app in enumerate(self._apps):
@@ -396,9 +398,9 @@ class Run:
 
     def _check_books(self, side: int, conn: Connection) -> None:
         books, recovery = self._books[side], conn.recovery
+        check(conn.closed is None or self._closing, f"{NAMES[side]} is closed: {conn.closed}")
         if conn.state not in OPEN:
             return
-        check(conn.closed is None, f"{NAMES[side]} is closed: {conn.closed}")
         # bytes in flight are those of the packets that are under way, on the path that they took
         flight = dict.fromkeys((path.congestion for path in conn.paths), 0)
         for space in conn.spaces:
@@ -421,7 +423,12 @@ class Run:
             f"{NAMES[side]} has sent {streams.send_credit.used} of {streams.send_credit.limit}",
         )
         check(streams.received <= streams.recv_window.limit, f"{NAMES[side]} took more than it allowed")
+        if side == SERVER_SIDE:
+            for path in conn.paths:
+                check(path.allowance() >= 0, f"the server sent {-path.allowance()} too many to {path.remote}")
+                check(path.bytes_received <= self._got[path.remote], f"{path.remote} did not send so much")
         self._check_timers(side, conn)
+        self._check_progress(side, conn)
 
     def _check_timers(self, side: int, conn: Connection) -> None:
         """Whoever waits for an answer wakes up by himself, and in time."""
@@ -432,7 +439,7 @@ class Run:
             for space in conn.spaces
             if space is not conn.application or conn.recovery.handshake_confirmed
         )
-        if not waiting or conn.path.allowance() < 1200:
+        if not waiting or conn.path.allowance() < conn.path.pmtud.current:
             return
         check(due is not None, f"{NAMES[side]} has packets under way and no timer")
         wanted = conn.recovery.loss_deadline(at_amplification_limit=False)
@@ -442,6 +449,26 @@ class Run:
         check(due <= wanted, f"{NAMES[side]} sleeps until {due}, and should act at {wanted}")
         latest = self.network.now + 70_000 * conn.recovery.rtt.pto_base(conn.recovery.max_ack_delay)
         check(wanted <= latest, f"{NAMES[side]} waits for ever")
+
+    def _check_progress(self, side: int, conn: Connection) -> None:
+        """Whoever has data, and room for them in every window, sends them as soon as the pacer lets him."""
+        streams, recovery, path = conn.streams, conn.recovery, conn.path
+        sendable = any(
+            stream.send is not None
+            and stream.send.has_work()
+            and (stream.send.queue.has_lost or streams.send_credit.available > 0)
+            for stream in streams.ready
+        )
+        if (
+            not sendable
+            or not recovery.handshake_confirmed
+            or recovery.window < path.pmtud.current
+            or path.allowance() < path.pmtud.current
+        ):
+            return
+        due = conn.next_timeout()
+        latest = self.network.now + 3 * recovery.rtt.smoothed + 0.1
+        check(due is not None and due <= latest, f"{NAMES[side]} has data and sleeps until {due}")
 
     def _on_send(self, datagram: Datagram) -> None:
         side = CLIENT_SIDE if datagram.destination == SERVER else SERVER_SIDE
