@@ -33,7 +33,7 @@ from quicfs.handshake_agent.tickets import (
 )
 from quicfs.transport.uapi import CRYPTO_ERROR, ConnectionClose, CryptoLevel, SockOpt
 from quicfs.transport.wire.netlink import Request
-from quicfs.transport.wire.ticket import SessionTicket, remembered
+from quicfs.transport.wire.ticket import BINDING, SessionTicket, pick
 
 _log = logging.getLogger("quicfs.handshake_agent")
 
@@ -76,7 +76,7 @@ class Resumer:
         early = wish.early_data and len(alpn) == 1
         try:
             # Its limits bind us as long as the ticket lives (RFC 9000 §7.4.1).
-            parts = [credentials.fingerprint, b",".join(alpn), remembered(parameters)]
+            parts = [credentials.fingerprint, b",".join(alpn), pick(parameters, BINDING)]
         except ValueError:
             return Resumption()  # a kernel with parameters of another kind
         if len(wish.ticket) == TICKET_KEY_LENGTH:  # a kernel gives its servers a secret of its own
@@ -182,7 +182,7 @@ class TicketCollector:
         ticket = SessionTicket(
             self._identity,
             self._session.selected_alpn or b"",
-            remembered(self._parameters),
+            pick(self._parameters),
             session,
             early_data=bool(early),
         )

@@ -159,7 +159,7 @@ class DataSocket:
                 raise BlockingIOError(errno.EAGAIN, f"stream {stream.stream_id} is full")
         self._active = self.stream(stream.stream_id)
         if wait:
-            await stream.send(data)
+            await stream.send_when_room(data)
         else:
             stream.send_now(data)
         if flags & StreamFlags.FIN:

@@ -262,7 +262,9 @@ class Endpoint:
 
     def _issue_token(self, now: float, conn: Connection) -> None:
         """For the client's next connection (RFC 9000 §8.1.3)."""
-        token = self._tokens.seal_new_token(conn.path.remote[0], now, self._entropy(NONCE_LENGTH))
+        token = self._tokens.seal_new_token(
+            conn.path.remote[0], conn.version, now, self._entropy(NONCE_LENGTH)
+        )
         conn.queue_control(FrameType.NEW_TOKEN, token)
 
     def _find_reset(self, now: float, datagram: memoryview, remote: Address) -> Connection | None:
@@ -373,7 +375,7 @@ class Endpoint:
             if original_dcid is None and token_kind(header.token) is TokenKind.RETRY:
                 self._refuse(header, TransportErrorCode.INVALID_TOKEN, remote, local)
                 return None
-            validated = original_dcid is not None or self._proves_address(now, header.token, remote)
+            validated = original_dcid is not None or self._proves_address(now, header, remote)
         if not validated:
             if len(self._half_open) >= limits.RETRY_ABOVE or all(
                 listener.validate_address for listener in self._listeners
@@ -412,11 +414,11 @@ class Endpoint:
         self._unrouted[conn] = arrival
         return conn
 
-    def _proves_address(self, now: float, token: bytes, remote: Address) -> bool:
+    def _proves_address(self, now: float, header: LongHeader, remote: Address) -> bool:
         """A token of an earlier connection; one that is not good is as good as none (RFC 9000 §8.1.3)."""
         return self._tokens.open_new_token(
-            token, remote[0], now, limits.NEW_TOKEN_LIFETIME
-        ) and self._used_tokens.use(token, now)
+            header.token, remote[0], header.version, now, limits.NEW_TOKEN_LIFETIME
+        ) and self._used_tokens.use(header.token, now)
 
     def _route_by_alpn(self, now: float, conn: Connection, arrival: Arrival) -> Connection | None:
         """Give the connection to its listener if the ClientHello is complete."""

@@ -91,6 +91,15 @@ class QuicStream:
             return send is None
         return send.queue.pending <= self._owner.send_buffer_limit()
 
+    async def send_when_room(self, data: bytes | memoryview) -> None:
+        """`send` that waits first: cancelled, it has taken nothing."""
+        while not self.has_room:
+            send = self._stream.send
+            if send is not None and send.stop_code is not None:
+                raise StreamResetError(self.stream_id, send.stop_code)
+            await self._wait_writable()
+        self._write(data)
+
     def send_now(self, data: bytes | memoryview) -> None:
         """`send` without waiting, to be used while there is room."""
         self._write(data)

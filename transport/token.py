@@ -17,6 +17,7 @@ NONCE_LENGTH = 12
 _TAG_LENGTH = 16
 _ISSUED = Struct(">Q")  # microseconds
 _PORT = Struct(">H")
+_VERSION = Struct(">I")
 
 
 class TokenKind(IntEnum):
@@ -66,13 +67,15 @@ class TokenSealer:
         bound = _address(host) + _PORT.pack(port) + retry_scid
         return self._open(TokenKind.RETRY, token, bound, now, lifetime)
 
-    def seal_new_token(self, host: str, now: float, nonce: bytes) -> bytes:
-        """Token for a NEW_TOKEN frame. The port is left open: the next connection has another (§8.1.3)."""
-        return self._seal(TokenKind.NEW_TOKEN, b"", _address(host), now, nonce)
+    def seal_new_token(self, host: str, version: int, now: float, nonce: bytes) -> bytes:
+        """Token for a NEW_TOKEN frame. The port is left open: the next connection has another (§8.1.3). It counts for
+        one version of QUIC (RFC 9369 §5)."""
+        return self._seal(TokenKind.NEW_TOKEN, b"", _VERSION.pack(version) + _address(host), now, nonce)
 
-    def open_new_token(self, token: bytes, host: str, now: float, lifetime: float) -> bool:
+    def open_new_token(self, token: bytes, host: str, version: int, now: float, lifetime: float) -> bool:
         """Whether the token was issued to this host at most `lifetime` seconds ago."""
-        return self._open(TokenKind.NEW_TOKEN, token, _address(host), now, lifetime) is not None
+        bound = _VERSION.pack(version) + _address(host)
+        return self._open(TokenKind.NEW_TOKEN, token, bound, now, lifetime) is not None
 
     def _seal(self, kind: TokenKind, content: bytes, bound: bytes, now: float, nonce: bytes) -> bytes:
         head = bytes((kind,))

@@ -62,7 +62,7 @@ class Trace:
         return f"({addresses})" if server else f"!({addresses})"
 
     def fields(self, display_filter: str, *names: str) -> list[tuple[list[str], ...]]:
-        """One row for a datagram, for each name all the values in it; not those that ICMP quotes. Raises TraceError."""
+        """One row for a datagram that ICMP does not just quote, for each name all its values. Raises TraceError."""
         command = [
             "tshark",
             "-r",

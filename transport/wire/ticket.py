@@ -11,6 +11,7 @@ can take the place of the client.
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,8 +33,13 @@ REMEMBERED: Final = frozenset((0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0E, 0x20))
 active_connection_id_limit, max_datagram_frame_size."""
 
 
-def remembered(parameters: bytes) -> bytes:
-    """What of encoded transport parameters may be remembered. ValueError if they are cut off."""
+BINDING: Final = REMEMBERED | {0x11}
+"""A server's own parameters that a ticket is for: besides, version_information, since a ticket counts for one version
+(RFC 9369 §5)."""
+
+
+def pick(parameters: bytes, numbers: Collection[int] = REMEMBERED) -> bytes:
+    """Some of encoded transport parameters: by default what may be remembered. ValueError if they are cut off."""
     kept: list[bytes] = []
     pos = 0
     try:
@@ -44,7 +50,7 @@ def remembered(parameters: bytes) -> bytes:
             pos += length
             if pos > len(parameters):
                 raise ValueError("transport parameters are cut off")
-            if number in REMEMBERED:
+            if number in numbers:
                 kept.append(parameters[start:pos])
     except ProtocolViolation as violation:
         raise ValueError("transport parameters are cut off") from violation

@@ -13,7 +13,7 @@ from quicfs.transport.config import default_parameters
 from quicfs.transport.resume import Resume
 from quicfs.transport.token import NONCE_LENGTH, TokenSealer, UsedTokens
 from quicfs.transport.uapi import QUIC_VERSION_1, QUIC_VERSION_2
-from quicfs.transport.wire.ticket import MAX_TICKET, SessionTicket, remembered
+from quicfs.transport.wire.ticket import MAX_TICKET, SessionTicket, pick
 
 TICKET = SessionTicket(bytes(range(32)), b"smb", b"\x04\x01\x05", b"session data", early_data=True)
 
@@ -49,7 +49,7 @@ def test_any_bytes(data: bytes) -> None:
         except ValueError:
             pass
     try:
-        transport_param.decode(remembered(data), from_server=True)
+        transport_param.decode(pick(data), from_server=True)
     except (ValueError, transport_param.ProtocolViolation):
         pass
 
@@ -58,7 +58,7 @@ def test_only_limits_are_remembered() -> None:
     parameters = replace(
         default_parameters(), original_destination_connection_id=b"abc", stateless_reset_token=bytes(16)
     )
-    kept = transport_param.decode(remembered(parameters.encode(is_server=True)), from_server=True)
+    kept = transport_param.decode(pick(parameters.encode(is_server=True)), from_server=True)
     assert kept == replace(
         transport_param.TransportParameters(),
         initial_max_data=parameters.initial_max_data,
@@ -124,7 +124,9 @@ def test_a_servers_secret() -> None:
 def test_tokens_are_used_up() -> None:
     sealer = TokenSealer(bytes(16))
     used = UsedTokens(limit=2, lifetime=10.0)
-    tokens = [sealer.seal_new_token("192.0.2.1", 0.0, bytes((number,)) * NONCE_LENGTH) for number in range(4)]
+    tokens = [
+        sealer.seal_new_token("192.0.2.1", 1, 0.0, bytes((number,)) * NONCE_LENGTH) for number in range(4)
+    ]
     assert used.use(tokens[0], 0.0)
     assert not used.use(tokens[0], 1.0)
     assert used.use(tokens[1], 5.0)
