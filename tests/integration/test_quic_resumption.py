@@ -146,7 +146,7 @@ def test_resumption(agents: Agents, pki: Pki) -> None:
             assert await ask(conn) == REQUEST.upper()
             sizes.append(server_bytes(conn))
             await conn.close()
-        assert sizes[1] == sizes[2] < sizes[0] - 200
+        assert max(sizes[1:]) < sizes[0] - 200  # reserved transport parameters vary in size
         assert conn.early_data is EarlyState.NONE
         assert all(not early for early in rig.early)
 
