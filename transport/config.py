@@ -43,10 +43,8 @@ class ConnectionConfig:
     preferred_ipv4: tuple[str, int] | None = None  # where a server wants its clients to go (RFC 9000 §9.6)
     preferred_ipv6: tuple[str, int] | None = None
     reset_key: bytes | None = None  # see `Endpoint`; of the first listener on a UDP port
-    versions: tuple[int, ...] = SUPPORTED_VERSIONS  # that are spoken, best first
-    version: int = (
-        0  # of these: where a client begins; to which a server changes (RFC 9368). 0: the first; none
-    )
+    versions: tuple[int, ...] = SUPPORTED_VERSIONS  # of QUIC that are spoken, best first
+    version: int = 0  # a client's first one (0: the best); a server changes to it (0: to none; RFC 9368)
     compatible_versions: bool = True  # let a server change the version (RFC 9368 §2.3)
     update_keys_after: int = limits.KEY_UPDATE_AFTER  # packets sent under one key (RFC 9001 §6.6)
     ack_frequency: bool = True  # let a peer ask for fewer ACKs, and ask it (draft-ietf-quic-ack-frequency)

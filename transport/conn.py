@@ -52,7 +52,7 @@ from quicfs.transport.timer import Timer, Timers
 from quicfs.transport.trace import Tracer
 from quicfs.transport.transport_param import PreferredAddress, TransportParameters
 from quicfs.transport.uapi import CryptoLevel, Event
-from quicfs.transport.versions import Versions, preference
+from quicfs.transport.versions import Versions
 
 
 class Connection:
@@ -84,7 +84,7 @@ class Connection:
         self.created_at = now
         self.established_at: float | None = None
         self.version = version
-        self.versions = Versions(version, preference(config), reacted=after_negotiation)
+        self.versions = Versions(version, config.versions, reacted=after_negotiation)
         self.state = State.HANDSHAKE
         self.original_dcid = original_dcid
         self.retry_scid = retry_scid

@@ -118,7 +118,7 @@ class Endpoint:
     ) -> Connection:
         """A new client connection; it has something to transmit once TLS has."""
         conn = self._connect(
-            now, remote, local, config, versions.preference(config)[0], after_negotiation=False
+            now, remote, local, config, config.version or config.versions[0], after_negotiation=False
         )
         conn.token = token
         return conn

@@ -165,12 +165,14 @@ class QuicSocket(DataSocket):
             conn.prepare_early_data(remembered)
 
     def _effective_config(self) -> ConnectionConfig:
+        version = self.options.version  # the best one, if it is set
         return replace(
             self.config,
             congestion=self.options.congestion_control_algo,
             keep_alive=self.options.keepalive_probe_interval / 1e6 or self.config.keep_alive,
             initial_rtt=self.options.initial_smoothed_rtt / 1e6 or self.config.initial_rtt,
-            version=self.options.version or self.config.version,
+            version=version or self.config.version,
+            versions=tuple(sorted(self.config.versions, key=lambda spoken: spoken != version)),
             mtu_raise_interval=self.options.plpmtud_probe_interval / 1e6 or self.config.mtu_raise_interval,
         )
 

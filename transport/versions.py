@@ -37,13 +37,6 @@ class Versions:
         self.initial_keys_in: dict[int, Keys] = {}  # of Initial packets that are not in the version in use
 
 
-def preference(config: ConnectionConfig) -> tuple[int, ...]:
-    """The versions that are spoken, best first."""
-    if not config.version:
-        return config.versions
-    return (config.version, *(version for version in config.versions if version != config.version))
-
-
 def select(ours: Sequence[int], theirs: Collection[int]) -> int | None:
     """The best version that both speak."""
     return next((version for version in ours if version in theirs), None)
@@ -114,7 +107,7 @@ def _dcid(conn: Connection) -> bytes:
 
 def choose(conn: Connection, config: ConnectionConfig, parameters: bytes) -> None:
     """A server reads what the client speaks, in its ClientHello, and changes to the version that `config` prefers."""
-    conn.versions.available = preference(config)
+    conn.versions.available = config.versions
     try:
         theirs = transport_param.decode(parameters, from_server=False).version_information
     except ProtocolViolation:

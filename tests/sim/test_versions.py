@@ -21,7 +21,7 @@ from .network import Datagram, Network
 
 DATA = random.Random(9).randbytes(100_000)
 V1 = ConnectionConfig(version=VERSION_1)
-V2 = ConnectionConfig(version=VERSION_2)
+V2 = ConnectionConfig(version=VERSION_2, versions=(VERSION_2, VERSION_1))
 ONLY_V1 = ConnectionConfig(versions=(VERSION_1,))
 ONLY_V2 = ConnectionConfig(versions=(VERSION_2,))
 ANY = ConnectionConfig()
