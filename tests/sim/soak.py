@@ -588,6 +588,7 @@ def main(arguments: list[str]) -> int:
                 file=sys.stderr,
                 flush=True,
             )
+    signal.setitimer(signal.ITIMER_PROF, 0)
     print(f"\n{len(seeds) - len(failed)} passed, {len(failed)} failed", file=sys.stderr)
     return 1 if failed else 0
 
