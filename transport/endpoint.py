@@ -352,6 +352,9 @@ class Endpoint:
             return conn
         if not self._listeners or stop - start < limits.MIN_INITIAL_DATAGRAM:
             return None  # RFC 9000 §14.1: an Initial in a smaller datagram is dropped
+        # RFC 9000 §6.1: no answer to a Version Negotiation packet, or two endpoints would go on for ever
+        if header.packet_type is PacketType.VERSION_NEGOTIATION:
+            return None
         if header.version not in self._versions():
             self._answer_version(now, header, remote, local)
             return None

@@ -222,6 +222,20 @@ def test_unknown_version_is_negotiated() -> None:
     assert len(server.endpoint) == 0
 
 
+def test_version_negotiation_is_not_answered() -> None:
+    """RFC 9000 §6.1: two servers would go on for ever."""
+    network = Network()
+    server = Host(network, SERVER, 1)
+    server.listen()
+    recorder = Recorder()
+    network.attach(CLIENT, recorder)
+    data = packet.write_version_negotiation(b"destdest", b"srcs", [0x0A0A0A0A] * 300, 0)
+    assert len(data) >= 1200
+    network.send(Datagram(CLIENT, SERVER, data))
+    network.run_for(1.0)
+    assert not recorder.got and len(server.endpoint) == 0
+
+
 def negotiation(pair: Pair, versions: list[int], *, swap: bool = False) -> Datagram:
     first = pair.network.log[0].data
     header = packet.parse_long_header(memoryview(first), 0, len(first))
