@@ -30,6 +30,8 @@ class Contender(ABC):
 
     name: str
     protocol = "udp"
+    links: tuple[str, ...] | None = None
+    """On which it is measured; None: on all."""
 
     @property
     @abstractmethod
@@ -67,10 +69,15 @@ class PythonPeer(Contender):
     def version(self) -> str:
         return importlib.metadata.version(self.name)
 
+    def arguments(self, role: str) -> tuple[str, ...]:
+        """What comes before the address."""
+        return (role,)
+
     def server_command(self, address: str, port: int, certificates: CertificateFiles) -> Sequence[str]:
         return [
             *self._command,
-            *("server", "--host", address, "--port", str(port)),
+            *self.arguments("server"),
+            *("--host", address, "--port", str(port)),
             *("--cert", str(certificates.cert), "--key", str(certificates.key)),
         ]
 
@@ -87,7 +94,8 @@ class PythonPeer(Contender):
             [
                 *prefix,
                 *self._command,
-                *("client", "--host", address, "--port", str(port), "--ca", str(certificates.ca)),
+                *self.arguments("client"),
+                *("--host", address, "--port", str(port), "--ca", str(certificates.ca)),
                 *(f"--{direction.value}", str(size)),
             ],
             CLIENT_TIMEOUT_S,
@@ -96,14 +104,26 @@ class PythonPeer(Contender):
 
 
 class TlsOverTcp(PythonPeer):
+    """The kernel does the transport, with the congestion control that is named."""
+
     protocol = "tcp"
 
-    def __init__(self) -> None:
-        super().__init__("tls-tcp", "tls_tcp_peer.py")
+    def __init__(self, congestion: str, name: str = "tls-tcp", links: tuple[str, ...] | None = None) -> None:
+        super().__init__(name, "tls_tcp_peer.py")
+        self.links = links
+        self._congestion = congestion
 
     @property
     def version(self) -> str:
-        return f"Python {sys.version.split()[0]}'s ssl, 1 MiB writes"
+        return f"Python {sys.version.split()[0]}'s ssl, 1 MiB writes, {self._congestion} in the kernel"
+
+    @property
+    def missing(self) -> str | None:
+        available = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
+        return None if self._congestion in available else f"modprobe tcp_{self._congestion}"
+
+    def arguments(self, role: str) -> tuple[str, ...]:
+        return (role, "--congestion", self._congestion)
 
 
 class Quicfs(Contender):
@@ -211,5 +231,7 @@ def all_contenders() -> list[Contender]:
         PythonPeer("aioquic", "quic_peer.py", "aioquic"),
         PythonPeer("qh3", "quic_peer.py", "qh3"),
         Ngtcp2(),
-        TlsOverTcp(),
+        TlsOverTcp("cubic"),
+        # It takes no loss for a sign of congestion: what a long lossy link is good for.
+        TlsOverTcp("bbr", "tls-tcp-bbr", links=("wan-50ms-1%",)),
     ]

@@ -40,6 +40,10 @@ def ratios(figures: Sequence[Figure]) -> Iterator[tuple[str, float, float, float
             yield f"{figure.benchmark}.{figure.case}.{figure.contender}", own, peer, ratio
 
 
+def times(ratio: float) -> str:
+    return f"(×{ratio:.1f})" if ratio >= 1 else f"(×{ratio:.2g})"
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -62,7 +66,7 @@ def table(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
                 cell = _number(figure.median)
                 if contender != OURS and own is not None and own.median:
                     better = next((ratio for *_, ratio in ratios([own, figure])), 0.0)
-                    cell += f" (×{better:.2g})"
+                    cell += f" {times(better)}"
                 row.append(f"{cell} {figure.note}".rstrip())
         rows.append(row)
     return ["", *(f"{case}, {unit}" for case, unit in cases)], rows

@@ -64,6 +64,8 @@ def measure(
         certificates = certs.create(folder / "certificates", ["localhost", link.server_address])
         transfers: dict[tuple[str, Direction], Transfer] = {}
         for contender in contenders:
+            if contender.links is not None and link.name not in contender.links:
+                continue
             port = free_port()
             command = [
                 *link.server_prefix,

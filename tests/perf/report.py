@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.perf.contenders import Contender
+from tests.perf.figures import times
 from tests.perf.measure import Result
 
 
@@ -40,7 +41,7 @@ def _rows(results: Sequence[Result], ours: str = "quicfs") -> list[list[str]]:
             elif contender == ours or not own:
                 row.append(_speed(median))
             else:
-                row.append(f"{_speed(median)} (×{own / median:.1f})")
+                row.append(f"{_speed(median)} {times(own / median)}")
         rows.append(row)
     return rows
 

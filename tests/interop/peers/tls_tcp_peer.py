@@ -34,6 +34,12 @@ def send(connection: ssl.SSLSocket, size: int) -> None:
         size -= count
 
 
+def set_congestion(sock: socket.socket, options: argparse.Namespace) -> None:
+    """Accepted sockets have what their listener has."""
+    if options.congestion is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, options.congestion.encode())
+
+
 def report(role: str, sent: int, received: int, began: float) -> None:
     seconds = time.perf_counter() - began
     gbit_per_s = round(max(sent, received) * 8 / seconds / 1e9, 4)
@@ -58,6 +64,7 @@ def serve(options: argparse.Namespace) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(options.cert, options.key)
     with socket.create_server((options.host, options.port)) as listener:
+        set_congestion(listener, options)
         print(f"ready {listener.getsockname()[1]}", flush=True)
         while True:
             connection, _ = listener.accept()
@@ -71,6 +78,7 @@ def connect(options: argparse.Namespace) -> None:
         socket.create_connection((options.host, options.port)) as plain,
         context.wrap_socket(plain, server_hostname=options.name) as connection,
     ):
+        set_congestion(connection, options)
         began = time.perf_counter()
         connection.sendall(options.download.to_bytes(8, "big") + options.upload.to_bytes(8, "big"))
         send(connection, options.upload)
@@ -88,6 +96,7 @@ def main() -> None:
         sub = roles.add_parser(role)
         sub.add_argument("--host", default="127.0.0.1")
         sub.add_argument("--port", type=int, default=0)
+        sub.add_argument("--congestion", metavar="NAME", help="cubic, bbr ...; default: the system's")
     server, client = roles.choices["server"], roles.choices["client"]
     server.add_argument("--cert", required=True)
     server.add_argument("--key", required=True)

@@ -158,6 +158,7 @@ class Client:
             return count, time.perf_counter() - began
 
     async def idle(self, count: int, parallel: int) -> None:
+        arguments.allow_descriptors(count)
         limit = asyncio.Semaphore(parallel)
         opened = 0
         all_open = asyncio.Event()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 from typing import Final
 
@@ -48,6 +49,13 @@ def parse(description: str | None, modes: tuple[str, ...] = (SAME, STREAMS, PARA
 
 def report(count: int, seconds: float) -> None:
     print(json.dumps({"count": count, "seconds": round(seconds, 6)}), flush=True)
+
+
+def allow_descriptors(connections: int) -> None:
+    """A process may open few files unless it asks; each connection of a client has a socket of its own."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most < 0 else min(wanted, most), most))
 
 
 def wait_for_the_end() -> None:

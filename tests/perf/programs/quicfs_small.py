@@ -164,6 +164,7 @@ class Client:
         return count, took
 
     async def idle(self, count: int, parallel: int) -> None:
+        arguments.allow_descriptors(count)
         limit = asyncio.Semaphore(parallel)
 
         async def one() -> QuicSocket:

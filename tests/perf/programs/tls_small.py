@@ -98,6 +98,7 @@ class Client:
             return count, time.perf_counter() - began
 
     def idle(self, count: int) -> None:
+        arguments.allow_descriptors(count)
         began = time.perf_counter()
         connections = [self.connect() for _ in range(count)]
         arguments.report(len(connections), time.perf_counter() - began)
