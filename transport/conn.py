@@ -427,12 +427,12 @@ class Connection:
             stream.send.on_lost(start, stop, fin)
             self.streams.update_ready(stream)
 
-    def handle_new_connection_id(self, frame: NewConnectionIdFrame) -> None:
+    def handle_new_connection_id(self, frame: NewConnectionIdFrame, now: float) -> None:
         self.peer_cids.handle_new(
             frame.sequence_number, frame.retire_prior_to, frame.connection_id, frame.stateless_reset_token
         )
+        migration.on_new_ids(self, now)
         if self.peer_cids.to_retire:
-            migration.replace_retired(self)
             self.retire_peer_cids()
 
     def retire_peer_cids(self) -> None:

@@ -273,7 +273,7 @@ def _write_streams_blocked(conn: Connection, argument: Any, room: int, now: floa
 
 
 def _process_new_connection_id(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
-    conn.handle_new_connection_id(frame)
+    conn.handle_new_connection_id(frame, now)
 
 
 def _write_new_connection_id(conn: Connection, argument: Any, room: int, now: float) -> bytes | None:

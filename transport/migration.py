@@ -135,10 +135,9 @@ def _add(conn: Connection, path: Path) -> None:
     conn.paths.add(path)
 
 
-def _peer_cid(conn: Connection, path: Path) -> ConnectionId:
-    if path is conn.path or path.peer_cid is None:
-        return conn.peer_cids.current
-    return path.peer_cid
+def _peer_cid(conn: Connection, path: Path) -> ConnectionId | None:
+    """None while the peer has to give another one."""
+    return conn.peer_cids.current if path is conn.path else path.peer_cid
 
 
 def _follow_peer(conn: Connection, path: Path, now: float) -> None:
@@ -173,24 +172,23 @@ def handle_response(conn: Connection, data: bytes, now: float) -> None:
         path.challenge = None
         if not full:
             _challenge(conn, path, now)  # §8.2.3: the address is valid; that 1,200 bytes pass has to be seen
-        if path.wanted:
-            path.wanted = False
-            _activate(conn, path, now)
-            conn.emit(Event.CONNECTION_MIGRATION, b"\1")
+        if path.wanted and path.peer_cid is not None:
+            _arrive(conn, path, now)
         _settle(conn, now)
         return
     # §19.18: an answer to nothing that is still open, which may just be late: ignored
 
 
-def replace_retired(conn: Connection) -> None:
-    """The peer took back IDs (§5.1.2): paths get others, or end."""
+def on_new_ids(conn: Connection, now: float) -> None:
+    """The peer gave IDs, and perhaps took others back (§5.1.2): paths get new ones, or wait for them."""
     ids = conn.peer_cids
     for path in conn.paths:
-        if path is conn.path or path.peer_cid is None or path.peer_cid.sequence in ids:
+        if path is conn.path or (path.peer_cid is not None and path.peer_cid.sequence in ids):
             continue
         path.peer_cid = ids.take()
-        if path.peer_cid is None:
-            _remove(conn, path)
+        conn.paths.pending = True
+        if path.wanted and path.validated and path.peer_cid is not None:
+            _arrive(conn, path, now)
 
 
 # --- moving
@@ -227,6 +225,13 @@ def migrate(
         path.wanted = True
     _challenge(conn, path, now)
     arm(conn)
+
+
+def _arrive(conn: Connection, path: Path, now: float) -> None:
+    """The path that we wanted is valid."""
+    path.wanted = False
+    _activate(conn, path, now)
+    conn.emit(Event.CONNECTION_MIGRATION, b"\1")
 
 
 def _activate(conn: Connection, path: Path, now: float) -> None:
@@ -351,6 +356,10 @@ def _datagram(conn: Connection, path: Path, now: float, buffer: memoryview) -> T
         return None
     space = conn.application
     cid = _peer_cid(conn, path)
+    if cid is None:
+        if challenge is not None:
+            challenge.blocked = True
+        return None
     pn = space.sent.next_pn
     pn_length = packet_number_length(pn, space.sent.largest_acked)
     # §8.2.1, §8.2.2: in 1,200 bytes, unless the anti-amplification limit does not allow that

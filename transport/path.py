@@ -39,7 +39,7 @@ class Challenge:
         self.interval = interval  # until the next attempt; doubles with each
         self.next_at = now
         self.deadline = deadline
-        self.blocked = False  # the anti-amplification limit leaves no room for an attempt
+        self.blocked = False  # no attempt is possible: for the anti-amplification limit, or for want of an ID
         self.sent: dict[bytes, tuple[float, bool]] = {}  # data -> when, and whether in a full-sized datagram
 
     def on_sent(self, data: bytes, now: float, *, full: bool) -> None:

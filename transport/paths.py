@@ -71,7 +71,10 @@ class Paths:
         candidates = [
             path
             for path in self._known
-            if path is not failed and path.validated and path.active_at is not None
+            if path is not failed
+            and path.validated
+            and path.active_at is not None
+            and path.peer_cid is not None
         ]
         return max(candidates, key=lambda path: path.active_at or 0.0, default=None)
 

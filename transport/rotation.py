@@ -21,7 +21,7 @@ def info(conn: Connection, *, dest: bool) -> ConnectionIdInfo:
     return ConnectionIdInfo(0, active, conn.local_cids.lowest)
 
 
-def apply(conn: Connection, wish: ConnectionIdInfo) -> None:
+def apply(conn: Connection, wish: ConnectionIdInfo, now: float) -> None:
     """Use the peer's ID `active` from now on; retire those before `prior_to`, or ask the peer to retire ours.
 
     A field of 0 asks for nothing. MisuseError for IDs that there are not.
@@ -40,7 +40,7 @@ def apply(conn: Connection, wish: ConnectionIdInfo) -> None:
         ids.use(wish.active)
     if wish.prior_to:
         ids.retire_before(wish.prior_to)
-        migration.replace_retired(conn)
+        migration.on_new_ids(conn, now)
         conn.retire_peer_cids()
 
 

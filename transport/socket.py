@@ -341,7 +341,7 @@ class QuicSocket(DataSocket):
 
     def rotate_connection_ids(self, wish: uapi.ConnectionIdInfo) -> None:
         """Use others of the peer's connection IDs, or have ours retired; MisuseError if there are none."""
-        rotation.apply(self.connection, wish)
+        rotation.apply(self.connection, wish, self.loop.time())
         self._kick()
 
     def migrate(self, address: Address) -> None:

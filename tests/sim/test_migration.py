@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from quicfs.transport import limits
+from quicfs.transport import limits, rotation
+from quicfs.transport.config import ConnectionConfig, default_parameters
+from quicfs.transport.ecn import EcnState
 from quicfs.transport.errors import MisuseError
 from quicfs.transport.state import State
+from quicfs.transport.uapi import ConnectionIdInfo
 
 from .endpoints import CLIENT, SERVER, Pair, both_ways, make_pair
 from .network import Address, Datagram, Network
@@ -250,3 +254,145 @@ def test_who_may_migrate() -> None:
         pair.server.conn.migrate(pair.network.now, ("192.0.2.2", 443))
     with pytest.raises(MisuseError, match="already"):
         pair.client.conn.migrate(pair.network.now, CLIENT)
+
+
+def test_a_server_that_forbids_migration_still_follows_a_nat() -> None:
+    """RFC 9000 §9: disable_active_migration binds the client, not the network."""
+    parameters = replace(default_parameters(), disable_active_migration=True)
+    pair = make_pair(server=ConnectionConfig(parameters=parameters)).establish()
+    here = pair.client_host.attach(("198.51.100.8", 50_001))
+    with pytest.raises(MisuseError, match="disable_active_migration"):
+        pair.client.conn.migrate(pair.network.now, here)
+    pair.network.rebind(CLIENT, ELSEWHERE)
+    finish(pair, transfer(pair, 50_000))
+    assert pair.server.conn.path.remote == ELSEWHERE
+
+
+# --- preferred address -------------------------------------------------------------------------------
+
+PREFERRED: Address = ("192.0.2.2", 8443)
+
+
+def invited(*, reachable: bool = True) -> Pair:
+    config = ConnectionConfig(preferred_ipv4=PREFERRED)
+    pair = make_pair(server=config).establish()
+    if reachable:
+        pair.server_host.attach(PREFERRED)
+    invitation = pair.client.conn.invitation
+    assert invitation is not None and invitation.ipv4 == PREFERRED
+    pair.client.conn.migrate(pair.network.now, CLIENT, remote=invitation.ipv4)
+    pair.client_host.flush()
+    return pair
+
+
+def test_preferred_address() -> None:
+    pair = invited()
+    data = transfer(pair)
+    finish(pair, data)
+    pair.network.run_for(5.0)
+    assert pair.client.conn.path.remote == PREFERRED
+    assert pair.server.conn.path.local == PREFERRED
+    assert len(pair.client.conn.paths) == len(pair.server.conn.paths) == 1
+    assert pair.client.conn.peer_cids.current.sequence == 1  # the ID that came with the address
+
+
+def test_preferred_address_that_nobody_hears() -> None:
+    pair = invited(reachable=False)
+    finish(pair, transfer(pair, 100_000))
+    pair.network.run_for(10.0)
+    assert pair.client.conn.path.remote == SERVER
+    assert len(pair.client.conn.paths) == 1
+    finish_stream = pair.client.send(bytes(1000))
+    pair.run(lambda: finish_stream.stream_id in pair.server.ended)
+
+
+def test_a_nat_rebinds_while_the_client_moves_to_the_preferred_address() -> None:
+    pair = invited()
+    data = transfer(pair)
+    pair.network.run_for(0.03)
+    pair.network.rebind(CLIENT, ELSEWHERE)
+    finish(pair, data)
+    pair.network.run_for(5.0)
+    assert pair.client.conn.path.remote == PREFERRED
+    assert (pair.server.conn.path.remote, pair.server.conn.path.local) == (ELSEWHERE, PREFERRED)
+
+
+# --- connection IDs ----------------------------------------------------------------------------------
+
+
+def test_rotation_on_request() -> None:
+    pair = make_pair().establish()
+    finish(pair, transfer(pair, 20_000))
+    client, server = pair.client.conn, pair.server.conn
+    for number in range(1, 20):
+        rotation.apply(client, ConnectionIdInfo(0, 0, client.local_cids.lowest + 1), pair.network.now)
+        rotation.apply(client, ConnectionIdInfo(1, 0, client.peer_cids.lowest + 1), pair.network.now)
+        pair.client_host.flush()
+        pair.network.run_for(0.5)
+        assert client.local_cids.lowest == server.peer_cids.lowest == number
+        assert client.peer_cids.lowest == server.local_cids.lowest == number
+    stream = pair.client.send(bytes(1000))
+    pair.run(lambda: stream.stream_id in pair.server.ended)
+
+
+def test_the_peer_may_take_back_the_ids_of_every_path() -> None:
+    pair = make_pair().establish()
+    here = pair.client_host.attach(("198.51.100.8", 50_001))
+    pair.client.conn.migrate(pair.network.now, here)
+    rotation.apply(
+        pair.server.conn,
+        ConnectionIdInfo(0, 0, pair.server.conn.local_cids.retire_prior_to + 4),
+        pair.network.now,
+    )
+    pair.server_host.flush()
+    finish(pair, transfer(pair, 100_000))
+    assert pair.client.conn.path.local == here
+    assert pair.client.conn.peer_cids.lowest >= 4
+
+
+def test_a_reset_is_recognised_on_the_path_it_comes_on() -> None:
+    """The server forgets everything after the client has moved (RFC 9000 §10.3)."""
+    pair = invited()
+    finish(pair, transfer(pair, 50_000))
+    pair.network.run_for(5.0)
+    assert pair.client.conn.path.remote == PREFERRED
+    server = pair.server.conn
+    server.abandon("forgotten")
+    pair.server_host.endpoint.forget(server)
+    pair.client.send(bytes(5000))
+    pair.network.run_for(1.0)
+    assert pair.client.conn.closed is not None
+    assert "lost its state" in pair.client.conn.closed.reason
+
+
+# --- bounds ------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_wanders_stays_bounded() -> None:
+    """Every packet from another address: the server follows, and remembers no more than the limit."""
+    pair = make_pair().establish()
+    data = transfer(pair, 200_000)
+    for number in range(300):
+        pair.network.rebind(CLIENT, (f"203.0.113.{number % 200}", 20_000 + number))
+        pair.network.run_for(0.003)
+        assert len(pair.server.conn.paths) <= limits.MAX_PATHS
+    finish(pair, data, 120)
+
+
+def test_new_paths_probe_for_their_size_and_test_ecn() -> None:
+    pair = make_pair(mtu=8972).establish()
+    finish(pair, transfer(pair))
+    pair.network.run_for(2.0)
+    assert pair.client.conn.path.pmtud.current == 8972
+    here = pair.client_host.attach(("198.51.100.8", 50_001))
+    for source, destination in ((here[0], SERVER[0]), (SERVER[0], here[0])):
+        pair.network.link(source, destination).mtu = 1400
+        pair.network.link(source, destination).bleach = True
+    assert pair.client.conn.path.ecn.codepoint
+    pair.client.conn.migrate(pair.network.now, here)
+    pair.client_host.flush()
+    pair.run(lambda: pair.client.conn.path.local == here)
+    finish_stream = pair.client.send(bytes(500_000))
+    pair.run(lambda: finish_stream.stream_id in pair.server.ended)
+    assert 1200 <= pair.client.conn.path.pmtud.current <= 1400
+    assert pair.client.conn.path.ecn.state is EcnState.FAILED

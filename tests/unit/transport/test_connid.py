@@ -6,7 +6,7 @@ import pytest
 
 from quicfs.transport import limits
 from quicfs.transport.connid import LocalConnectionIds, PeerConnectionIds
-from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
+from quicfs.transport.errors import MisuseError, ProtocolViolation, TransportErrorCode
 
 
 def cid(number: int) -> bytes:
@@ -73,3 +73,80 @@ def test_flood_of_retirements_ends() -> None:
         for sequence in calm.to_retire:
             calm.on_retirement_acked(sequence)
         calm.to_retire.clear()
+
+
+def test_ids_for_other_paths_are_fresh_ones() -> None:
+    peer = PeerConnectionIds(cid(0))
+    assert peer.take() is None
+    for number in (1, 2):
+        peer.handle_new(number, 0, cid(number), token(number))
+    assert peer.reset_tokens == []  # RFC 9000 §10.3.1: of the IDs in use only
+    first, second = peer.take(), peer.take()
+    assert first is not None and second is not None and (first.sequence, second.sequence) == (1, 2)
+    assert peer.take() is None
+    assert peer.reset_tokens == [token(1), token(2)]
+    peer.retire(1)
+    peer.retire(1)
+    assert peer.to_retire == [1] and peer.reset_tokens == [token(2)]
+    peer.handle_new(1, 0, cid(1), token(1))  # sent again, and late
+    assert peer.get(1) is None and peer.to_retire == [1]
+
+
+def test_a_peer_without_ids_is_the_same_everywhere() -> None:
+    peer = PeerConnectionIds(b"")
+    assert peer.take() == peer.take() == peer.current
+    peer.retire(0)
+    assert peer.to_retire == []
+    with pytest.raises(MisuseError):
+        peer.retire_before(1)
+
+
+def test_preferred_address_brings_the_second_id() -> None:
+    peer = PeerConnectionIds(cid(0))
+    peer.add_preferred(cid(1), token(1))
+    taken = peer.take()
+    assert taken is not None and taken == (1, cid(1), token(1))
+    for wrong in (PeerConnectionIds(b""), PeerConnectionIds(cid(1))):
+        with pytest.raises(ProtocolViolation) as caught:
+            wrong.add_preferred(cid(1), token(1))
+        assert caught.value.code == TransportErrorCode.TRANSPORT_PARAMETER_ERROR
+
+
+def test_numbers_far_apart_are_forgotten_in_bounded_memory() -> None:
+    """A peer may leave out numbers; what was retired is remembered as far as the limit goes."""
+    peer = PeerConnectionIds(cid(0))
+    for number in range(2, 20_000, 2):
+        peer.handle_new(number, number, cid(number), token(number))
+        for sequence in peer.to_retire:
+            peer.on_retirement_acked(sequence)
+        peer.to_retire.clear()
+    assert peer.lowest == peer.current.sequence == 19_998
+
+
+def test_our_ids_are_asked_back() -> None:
+    ours = LocalConnectionIds(cid(0), token(0))
+    for number in (1, 2, 3):
+        ours.issue(cid(number), token(number))
+    ours.retire_before(2)
+    assert ours.retire_prior_to == 2 and ours.wanted(100) == 2
+    for wrong in (1, 99, 3):  # back, never issued, too early
+        with pytest.raises(MisuseError):
+            ours.retire_before(wrong)
+    for number in (0, 1):
+        ours.handle_retire(number, used=cid(2))
+    ours.retire_before(3)
+    assert ours.lowest == 2
+
+
+def test_the_id_in_use_is_chosen() -> None:
+    peer = PeerConnectionIds(cid(0))
+    for number in (1, 2, 3):
+        peer.handle_new(number, 0, cid(number), token(number))
+    peer.use(2)
+    assert peer.current.cid == cid(2)
+    with pytest.raises(MisuseError):
+        peer.use(2)
+    peer.retire_before(3)
+    assert peer.current.cid == cid(3) and sorted(peer.to_retire) == [0, 1, 2]
+    with pytest.raises(MisuseError):
+        peer.retire_before(4)
