@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from quicfs.transport.uapi import (
     CmsgType,
     Config,
     ConnectionClose,
+    CryptoLevel,
     ErrInfo,
     Event,
     EventOption,
@@ -32,6 +34,8 @@ from quicfs.transport.uapi import (
 )
 from tests.integration.handshake_rig import Agents, Pki
 from tests.integration.test_quic_socket import dial, net_of, serve_one, with_pair
+
+VECTORS = Path(__file__).parents[1] / "vectors"
 
 
 def info(stream_id: int, flags: int = 0) -> list[tuple[int, int, bytes]]:
@@ -324,3 +328,32 @@ def test_many_wait_for_the_same(agents: Agents, pki: Pki) -> None:
         assert found == [0, 4, 8, 12, 16]
 
     with_pair(agents, pki, body)
+
+
+def test_a_program_that_does_tls_itself() -> None:
+    """CRYPTO bytes go both ways as messages with HANDSHAKE_INFO; no agent is asked."""
+    hello = bytes.fromhex((VECTORS / "smbclient-clienthello.hex").read_text())
+
+    async def main() -> None:
+        net = HandshakeNet()
+        listener, client = QuicSocket(net), QuicSocket(net)
+        for sock in (listener, client):
+            sock.setsockopt(SockOpt.ALPN, b"smb")
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        await client.connect(listener.getsockname())
+        initial = [(SOL_QUIC, CmsgType.HANDSHAKE_INFO, HandshakeInfo(CryptoLevel.INITIAL).pack())]
+        async with asyncio.timeout(20):
+            assert await client.sendmsg([hello], initial) == len(hello)
+            server = await listener.accept()
+            message = await server.recvmsg()
+            assert bytes(message.data) == hello and message.ancdata == initial
+            await server.sendmsg([b"a ServerHello"], initial)
+            message = await client.recvmsg()
+            assert bytes(message.data) == b"a ServerHello" and message.ancdata == initial
+        for sock in (client, server, listener):
+            await sock.close()
+        await listener.wait_closed()
+        net.close()
+
+    asyncio.run(main())
