@@ -65,7 +65,7 @@ class Client:
     @asynccontextmanager
     async def _opened(self, ticket: bytes) -> AsyncIterator[QuicSocket]:
         target = self.contract.requests[0]
-        sock = make_socket(self._net)
+        sock = make_socket(self._net, self.contract)
         try:
             configure(sock, self.contract)
             window = uapi.TransportParam(max_data=2 * CLIENT_WINDOW, max_stream_data_bidi_local=CLIENT_WINDOW)
@@ -168,8 +168,13 @@ def speak(contract: Contract) -> Dialect:
     return Http3()
 
 
-def make_socket(net: HandshakeNet) -> QuicSocket:
-    return QuicSocket(net, config=ConnectionConfig(trace=QlogDirectory.from_environment()))
+def make_socket(net: HandshakeNet, contract: Contract) -> QuicSocket:
+    config = ConnectionConfig(trace=QlogDirectory.from_environment())
+    if contract.case == "v2":
+        # The client begins with version 1 and says that it would rather speak version 2; the server obliges.
+        begin = uapi.QUIC_VERSION_2 if contract.is_server else uapi.QUIC_VERSION_1
+        config = replace(config, versions=(uapi.QUIC_VERSION_2, uapi.QUIC_VERSION_1), version=begin)
+    return QuicSocket(net, config=config)
 
 
 def configure(sock: QuicSocket, contract: Contract) -> None:
@@ -195,7 +200,7 @@ async def run_server(contract: Contract) -> None:
     speak(contract)  # if not at all, then before anybody connects
     options = AgentOptions(cert=contract.certs / "cert.pem", key=contract.certs / "priv.key")
     async with server_net(options) as net:
-        listener = make_socket(net)
+        listener = make_socket(net, contract)
         configure(listener, contract)
         if contract.case == "connectionmigration" and contract.preferred:
             host, _, port = contract.preferred.rpartition(":")

@@ -83,7 +83,7 @@ class Relay:
     # --- packets
 
     def _read(self, fd: int, side: int) -> None:
-        direction, nat = self._directions[side], self._nat
+        direction = self._directions[side]
         for _ in range(_BURST):
             try:
                 raw = os.read(fd, _SIZE)
@@ -96,9 +96,6 @@ class Relay:
                 continue
             if at.transport and self._epoch is None:
                 self._epoch = now
-            if nat is not None and side == CLIENT and at.transport:
-                nat.advance(self._elapsed(now))
-                nat.outward(packet, at)
             for when, arriving in direction.handle(now, self._elapsed(now), packet, at):
                 self._number += 1
                 heapq.heappush(self._due, (when, self._number, side, arriving))
@@ -110,12 +107,9 @@ class Relay:
         while due and due[0][0] <= now:
             _, _, side, packet = heapq.heappop(due)
             counters = self._directions[side].counters
-            if nat is not None and side == SERVER:
-                nat.advance(self._elapsed(now))
-                at = ip.shape(packet)
-                if at is not None and at.transport and not nat.inward(packet, at):
-                    counters.dropped["nat"] += 1
-                    continue
+            if nat is not None and not self._translate(nat, side, packet, now):
+                counters.dropped["nat"] += 1
+                continue
             try:
                 os.write(self._tuns[1 - side], packet)
             except OSError:
@@ -125,6 +119,18 @@ class Relay:
             counters.delivered_bytes += len(packet)
             if self._pcap is not None:
                 self._capture(now, 1 - side, packet, outbound=False)
+
+    def _translate(self, nat: Nat, side: int, packet: bytearray, now: float) -> bool:
+        """False if there is no binding. Both ways it is the packets that arrive which are translated, as in the public
+        runner's simulator: those under way from the client at a rebinding show the server where it is now."""
+        nat.advance(self._elapsed(now))
+        at = ip.shape(packet)
+        if at is None or not at.transport:
+            return True
+        if side == SERVER:
+            return nat.inward(packet, at)
+        nat.outward(packet, at)
+        return True
 
     def _elapsed(self, now: float) -> float:
         return now - self._epoch if self._epoch is not None else 0.0
