@@ -82,13 +82,13 @@ def _prepare_probe(conn: Connection, space: PacketNumberSpace, now: float) -> No
         _mtu_changed(conn)
     oldest = space.sent.oldest_eliciting()
     if space is not conn.application:
-        _repeat_flight(conn, space)
-    elif oldest is not None and not oldest.mtu_probe:
+        repeat_flight(conn, space)
+    elif oldest is not None:
         # Only the queue hears of it: the packets themselves stay under way until they are declared lost.
         requeue(conn, space, oldest.part(oldest.first, min(oldest.last, oldest.first + 1)))
 
 
-def _repeat_flight(conn: Connection, space: PacketNumberSpace) -> None:
+def repeat_flight(conn: Connection, space: PacketNumberSpace) -> None:
     """A peer may say nothing until it has all of a flight: all of it is repeated, or, once the window is full, a part
     of it in turn."""
     queue = space.crypto_out

@@ -286,8 +286,9 @@ class SentPackets:
         return lost, pending
 
     def oldest_eliciting(self) -> SentRun | None:
+        """Of those that carry something; an MTU probe does not."""
         for run in self._runs:
-            if run.eliciting:
+            if run.eliciting and not run.mtu_probe:
                 return run
         return None
 

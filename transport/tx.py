@@ -18,6 +18,7 @@ from quicfs.transport.builder import (
     long_packet_overhead,
     segments_per_send,
 )
+from quicfs.transport.delivery import repeat_flight
 from quicfs.transport.frame import (
     write_connection_close,
     write_crypto_header,
@@ -125,6 +126,10 @@ def _fill_crypto_packet(
 ) -> None:
     """ACK and CRYPTO of one handshake level."""
     queue = space.crypto_out
+    if space.probes > 0 and not (queue.has_lost or queue.unsent > 0):
+        # The second probe says what the first one does: alone it would tell a peer nothing that has heard nothing yet
+        # (RFC 9000 §17.2.2: the first packet that a server sees has to carry CRYPTO data).
+        repeat_flight(conn, space)
     wants = queue.has_lost or queue.unsent > 0
     may_send = space.probes > 0 or _handshake_window(conn) >= limits.MIN_INITIAL_DATAGRAM
     sends = may_send and (wants or space.probes > 0)

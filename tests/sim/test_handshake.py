@@ -151,6 +151,26 @@ def test_deadlock_is_broken_by_the_client(seed: int) -> None:
     check(pair, limit=60)
 
 
+@pytest.mark.parametrize("sender", [CLIENT, SERVER], ids=["client", "server"])
+def test_either_probe_is_enough(sender: tuple[str, int]) -> None:
+    """The first flight is lost, and so is the first of the two probes that repeat it."""
+    count = 0
+
+    def drop(datagram: Datagram) -> bool:
+        nonlocal count
+        count += bool(datagram.data[0] & 0x80)
+        return count <= first + 1
+
+    first = 1 if sender is CLIENT else 2
+    receiver = SERVER if sender is CLIENT else CLIENT
+
+    def prepare(network: Network) -> None:
+        network.link(sender[0], receiver[0]).drop = drop
+
+    pair = make_pair(prepare=prepare)
+    pair.establish(2.5)  # before the second probe timeout, which is after 3 s
+
+
 def test_retry() -> None:
     pair = make_pair(validate_address=True)
     check(pair)
