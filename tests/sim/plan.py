@@ -132,6 +132,7 @@ def _config(rng: random.Random, idle_timeout: int) -> ConnectionConfig:
     ours.ack_delay_exponent = rng.choice((0, 3, 10))
     ours.max_ack_delay_ms = rng.choice((0, 5, 25, 100))
     ours.active_connection_id_limit = rng.choice((2, 4, 8))
+    ours.max_datagram_frame_size = rng.choice((0, 0, 100, 65_535))
     return ConnectionConfig(
         parameters=ours,
         congestion=rng.choice((CongestionAlgo.RENO, CongestionAlgo.CUBIC)),
@@ -161,6 +162,8 @@ def _phase(rng: random.Random, idle: float) -> Phase:
             happenings.append(Happening(rng.uniform(0, 1), "loss", side, rng.uniform(0, 0.1)))
         if rng.random() < 0.2:
             happenings.append(Happening(rng.uniform(0, 1), "key update", side))
+        if rng.random() < 0.3:
+            happenings.append(Happening(rng.uniform(0, 1), "datagrams", side, rng.randint(1, 20)))
     if rng.random() < 0.2:
         start = rng.uniform(0, 1)
         sides = rng.choice(((0,), (1,), (0, 1)))

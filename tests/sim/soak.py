@@ -28,7 +28,7 @@ from quicfs.transport.stream import SendState, Stream
 
 from .endpoints import CLIENT, SERVER, App, Host
 from .network import Address, Datagram, Link, Network
-from .plan import CLIENT_SIDE, KEEP_ALIVE, SERVER_SIDE, Happening, Phase, Plan, StreamPlan, make_plan
+from .plan import BASE, CLIENT_SIDE, KEEP_ALIVE, SERVER_SIDE, Happening, Phase, Plan, StreamPlan, make_plan
 from .wire import Wire, check
 
 NAMES = ("client", "server")
@@ -159,6 +159,7 @@ class Run:
         self.clock = Clock()
         network.attach(("clock", 0), self.clock)
         self._log = log
+        self._random = random.Random(f"run {plan.seed}")
         self._start = network.now
         self.wire = Wire(
             plan.configs[0].parameters,
@@ -185,6 +186,7 @@ class Run:
         self._local = CLIENT
         self._moves = 0
         self._closing = False
+        self._datagrams: tuple[list[bytes], list[bytes]] = ([], [])  # sent by each side and not seen again
 
     def say(self, text: str) -> None:
         if self._log is not None:
@@ -327,6 +329,8 @@ class Run:
             except MisuseError as refusal:
                 self.say(str(refusal))
             app.host.flush()
+        elif what == "datagrams":
+            self._send_datagrams(side, int(happening.value))
         elif what in ("new port", "new address"):
             self._moves += 1
             host, port = self.network.seen_at(self._local)
@@ -341,6 +345,15 @@ class Run:
             except MisuseError as refusal:
                 self.say(str(refusal))
             app.host.flush()
+
+    def _send_datagrams(self, side: int, count: int) -> None:
+        conn, rng = self._apps[side].conn, self._random
+        largest = conn.datagrams.largest(BASE - 50)
+        for _ in range(count if largest >= 16 else 0):
+            data = rng.randbytes(rng.randint(16, largest))
+            conn.datagrams.send(data, self.network.now)
+            self._datagrams[side].append(data)
+        self.hosts[side].flush()
 
     def _all_done(self) -> bool:
         return len(self._transfers) == self._expected and all(
@@ -371,6 +384,12 @@ class Run:
                 if stream is not None:
                     self._take_up(self._transfers[stream_id], side, stream)
             self._check_content(side, app)
+            while app.conn.datagrams.received:
+                data = app.conn.datagrams.take()
+                check(
+                    data in self._datagrams[1 - side], f"{NAMES[side]} got a datagram twice, or another one"
+                )
+                self._datagrams[1 - side].remove(data)
             self._check_books(side, app.conn)
 
     def _check_content(self, side: int, app: App) -> None:

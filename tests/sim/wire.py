@@ -235,6 +235,9 @@ class Wire:
             elif frame_type in (FrameType.ACK, FrameType.ACK_ECN):
                 for low, high in frame.ranges:
                     self._check_ack(side, packet.packet_type, low, high)
+            elif frame_type in (FrameType.DATAGRAM, FrameType.DATAGRAM_LEN):
+                allowed = self._parameters[1 - side].max_datagram_frame_size
+                check(frame.size <= allowed, f"a DATAGRAM of {frame.size} bytes, {allowed} are allowed")
             elif frame_type == FrameType.RESET_STREAM:
                 self._check_final(side, frame.stream_id, frame.final_size)
                 self._grow(side, frame.stream_id, frame.final_size)
