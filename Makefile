@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # What the installed package is made of; sources in Python are used in place.
-BUILD  := pyproject.toml $(wildcard setup.py transport/*.c)
+BUILD  := pyproject.toml $(wildcard setup.py transport/*.c transport/*.h)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test setup lint format unit perf clean

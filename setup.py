@@ -10,6 +10,7 @@ setup(
         Extension(
             "quicfs.transport._protection",
             ["transport/_protection.c"],
+            depends=["transport/_packet.h"],
             libraries=["crypto"],
             extra_compile_args=["-O2", "-Wall", "-Wextra", "-Wno-missing-field-initializers"],
             optional=True,

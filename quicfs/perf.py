@@ -24,6 +24,7 @@ from quicfs.places import existing_certificate
 from quicfs.quic import ConnectionStream, connect_stream, listen_streams
 from quicfs.service import announce, reachable, told_to_stop
 from quicfs.transport.bytestream import ByteStream
+from quicfs.transport.protection import IMPLEMENTATION
 from quicfs.transport.stats import ConnectionStats
 from quicfs.url import Address
 
@@ -53,6 +54,7 @@ class Result:
             "seconds": round(self.seconds, 6),
             "gbit_per_s": round(self.gbit_per_s, 6),
             "direction": "download" if self.reverse else "upload",
+            "protection": IMPLEMENTATION,
             "connection": self.stats.as_dict(),
         }
 

@@ -56,6 +56,11 @@ class OutQueue:
             self._lost.remove(start, stop)
         self.sent = max(self.sent, stop)
 
+    def contiguous(self, start: int) -> int:
+        """How many bytes from `start` on `view` gives without a copy."""
+        index = bisect_right(self._starts, start, self._head) - 1
+        return self._starts[index] + len(self._chunks[index]) - start
+
     def view(self, start: int, length: int) -> memoryview:
         """`length` contiguous bytes from `start` on, without a copy if one chunk holds them."""
         index = bisect_right(self._starts, start, self._head) - 1

@@ -286,6 +286,9 @@ def _bulk(conn: Connection, now: float, pn: int, mtu: int, room: int, most: int)
     if chunk is None:
         return None
     offset, length, fin = chunk
+    whole = send.queue.contiguous(offset) if length > step else 0
+    if max(step, length >> 2) <= whole < length:
+        length, fin = whole, False  # not all are copied because one has pieces of two writes
     count = length // step
     if fin and count * step == length:
         count -= 1  # the last one carries FIN

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from quicfs.certs import CertificateFiles
+from quicfs.transport.protection import IMPLEMENTATION
 from tests.interop.peers.processes import run
 
 PEERS = Path(__file__).parents[1] / "interop" / "peers"
@@ -127,15 +128,29 @@ class TlsOverTcp(PythonPeer):
 
 
 class Quicfs(Contender):
-    name = "quicfs"
+    """As it is installed, or with `plain` without its part in C."""
+
+    def __init__(self, *, plain: bool = False) -> None:
+        self.name = "quicfs-plain" if plain else "quicfs"
+        self._plain = plain
+        self._command = [
+            *(["env", "QUICFS_PLAIN=1"] if plain else []),
+            *(sys.executable, "-m", "quicfs", "perf"),
+        ]
 
     @property
     def version(self) -> str:
-        return importlib.metadata.version("quicfs")
+        return f"{importlib.metadata.version('quicfs')}, packets in {'Python' if self._plain else IMPLEMENTATION}"
+
+    @property
+    def missing(self) -> str | None:
+        if self._plain and IMPLEMENTATION == "Python":
+            return "quicfs is plain Python itself: its part in C was not built, or QUICFS_PLAIN is set"
+        return None
 
     def server_command(self, address: str, port: int, certificates: CertificateFiles) -> Sequence[str]:
         return [
-            *(sys.executable, "-m", "quicfs", "perf", "server", "--listen", f"{address}:{port}"),
+            *(*self._command, "server", "--listen", f"{address}:{port}"),
             *("--cert", str(certificates.cert), "--key", str(certificates.key)),
         ]
 
@@ -152,7 +167,7 @@ class Quicfs(Contender):
         output = run(
             [
                 *prefix,
-                *(sys.executable, "-m", "quicfs", "perf", "client", f"{address}:{port}"),
+                *(*self._command, "client", f"{address}:{port}"),
                 *("--ca", str(certificates.ca), "--bytes", str(size), "--json", *reverse),
             ],
             CLIENT_TIMEOUT_S,
@@ -228,6 +243,7 @@ class Ngtcp2(Contender):
 def all_contenders() -> list[Contender]:
     return [
         Quicfs(),
+        Quicfs(plain=True),
         PythonPeer("aioquic", "quic_peer.py", "aioquic"),
         PythonPeer("qh3", "quic_peer.py", "qh3"),
         Ngtcp2(),

@@ -87,3 +87,14 @@ def test_everything_written_is_sent_until_it_is_acknowledged(data: st.DataObject
             queue.mark_sent(start, stop)
             flying.append((start, stop))
     assert queue.acked == queue.end == len(written) == len(got)
+
+
+def test_what_is_contiguous_is_viewed_without_a_copy() -> None:
+    queue = OutQueue()
+    pieces = [bytearray(10), bytearray(20), bytearray(5)]
+    for piece in pieces:
+        queue.write(memoryview(piece))
+    assert [queue.contiguous(start) for start in (0, 9, 10, 29, 30, 34)] == [10, 1, 20, 1, 5, 1]
+    view = queue.view(12, queue.contiguous(12))
+    pieces[1][2] = 7
+    assert (len(view), view[0]) == (18, 7)
