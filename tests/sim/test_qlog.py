@@ -13,7 +13,8 @@ from quicfs.transport import limits
 from quicfs.transport.config import ConnectionConfig, default_parameters
 from quicfs.transport.qlog_file import QlogDirectory
 
-from .endpoints import CLIENT, Pair, both_ways, make_pair
+from .endpoints import CLIENT, SERVER, App, Host, Pair, both_ways, make_pair
+from .network import Network
 
 PAYLOAD = bytes(range(256)) * 2000
 
@@ -247,3 +248,24 @@ def test_datagrams_show_their_length_and_not_what_they_say(tmp_path: Path) -> No
         frames = [frame for data in packets for frame in data["frames"]]
         assert [frame["length"] for frame in frames if frame["frame_type"] == "datagram"] == [8]
     assert not any(b"secret".hex() in path.read_text() for path in tmp_path.iterdir())
+
+
+def test_packets_of_0rtt_and_a_retry_are_told(tmp_path: Path) -> None:
+    config = ConnectionConfig(trace=QlogDirectory(tmp_path))
+    network = Network(1)
+    server_host = Host(network, SERVER, 3)
+    server_host.listen(config, early_data=True, validate_address=True)
+
+    def ask(app: App) -> None:
+        app.send(b"early")
+
+    client = Host(network, CLIENT, 4).connect(SERVER, config, remembered=default_parameters(), early=ask)
+    pair = Pair(network, client.host, server_host, client)
+    pair.establish()
+    pair.run(lambda: bool(pair.server.received))
+    finish(pair)
+    of_client, of_server = logs(tmp_path, pair)
+    assert "0RTT" in {kind for kind, _ in packets(of_client, "transport:packet_sent")}
+    assert "0RTT" in {kind for kind, _ in packets(of_server, "transport:packet_received")}
+    retries = [e["data"] for e in of_client if e["data"].get("header") and "token_length" in e["data"]]
+    assert [data["header"]["packet_type"] for data in retries] == ["retry"]
