@@ -486,7 +486,7 @@ class Run:
         ):
             return
         due = conn.next_timeout()
-        latest = self.network.now + 3 * recovery.rtt.smoothed + 0.1
+        latest = max(self.network.now, recovery.paced_at(self.network.now)) + 1e-6
         check(due is not None and due <= latest, f"{NAMES[side]} has data and sleeps until {due}")
 
     def _on_send(self, datagram: Datagram) -> None:
