@@ -83,6 +83,9 @@ def _prepare_probe(conn: Connection, space: PacketNumberSpace, now: float) -> No
     oldest = space.sent.oldest_eliciting()
     if space is not conn.application:
         repeat_flight(conn, space)
+        if space is conn.handshake and conn.initial.crypto_out.has_lost:
+            # Lost, and kept back by a full window: without it the peer can read nothing of the probes.
+            conn.initial.probes = max(conn.initial.probes, 1)
     elif oldest is not None:
         # Only the queue hears of it: the packets themselves stay under way until they are declared lost.
         requeue(conn, space, oldest.part(oldest.first, min(oldest.last, oldest.first + 1)))

@@ -426,3 +426,15 @@ def test_a_token_that_leaves_no_room_is_not_kept() -> None:
     pair.server_host.flush()
     pair.network.run_for(1)
     assert pair.client.conn.new_token == before
+
+
+def test_a_lost_server_hello_behind_a_full_window() -> None:
+    """The rest of the server's flight fills its window; a probe that repeats only that could never be read."""
+    pair = make(
+        193,
+        accepts=False,
+        early=write_requests(9, bytes(20_000)),
+        certificate=9000,
+        prepare=lambda network: both_ways(network, loss=0.1, corrupt=0.1, reorder=0.3, delay=0.3),
+    )
+    pair.run(lambda: bool(pair.server_host.apps) and len(pair.server.ended) == 9, limit=120)
