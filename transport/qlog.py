@@ -18,6 +18,7 @@ from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.qlog_frames import describe, hexadecimal, text
 from quicfs.transport.sent import SentRun
 from quicfs.transport.state import State
+from quicfs.transport.transport_param import DEFAULT_ACK_DELAY_EXPONENT, TransportParameters
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
@@ -84,7 +85,7 @@ class QlogTracer:
         self, now: float, packet_type: PacketType, first_pn: int, payloads: Sequence[bytes], overhead: int
     ) -> None:
         for pn, payload in enumerate(payloads, first_pn):
-            self._packet(now, "transport:packet_sent", packet_type, pn, payload, overhead)
+            self._packet(now, "transport:packet_sent", packet_type, pn, payload, overhead, self._conn.ours)
 
     def packets_received(
         self,
@@ -98,7 +99,9 @@ class QlogTracer:
         for pn, first, payload in opened:
             if received.is_new(pn):
                 size = overhead + (first & 0x03) + 1
-                self._packet(now, "transport:packet_received", packet_type, pn, payload, size)
+                self._packet(
+                    now, "transport:packet_received", packet_type, pn, payload, size, self._conn.peer
+                )
             else:
                 header = {"packet_type": PACKET_TYPES[packet_type], "packet_number": pn}
                 self.event(now, "transport:packet_dropped", {"header": header, "trigger": "duplicate"})
@@ -145,12 +148,14 @@ class QlogTracer:
         pn: int,
         payload: bytes | memoryview,
         overhead: int,
+        sender: TransportParameters | None,
     ) -> None:
         if self._open:
+            exponent = DEFAULT_ACK_DELAY_EXPONENT if sender is None else sender.ack_delay_exponent
             data = {
                 "header": {"packet_type": PACKET_TYPES[packet_type], "packet_number": pn},
                 "raw": {"length": overhead + len(payload), "payload_length": len(payload)},
-                "frames": describe(payload, packet_type),
+                "frames": describe(payload, packet_type, exponent),
             }
             self.event(now, name, data)
 

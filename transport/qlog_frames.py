@@ -12,6 +12,7 @@ from typing import Any, Final
 from quicfs.transport import limits
 from quicfs.transport.errors import ProtocolViolation
 from quicfs.transport.frame import FRAME_CODECS, parse_frame
+from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.packet import PacketType
 
 Described = dict[str, Any]
@@ -26,9 +27,9 @@ def hexadecimal(value: bytes | memoryview) -> str:
     return bytes(value[: limits.QLOG_BYTES]).hex()
 
 
-def _ack(frame: Any) -> Described:
+def _ack(frame: Any, exponent: int) -> Described:
     shown: Described = {
-        "ack_delay": frame.ack_delay,
+        "ack_delay": round((frame.ack_delay << exponent) / 1000, 3),  # milliseconds
         "acked_ranges": [list(pair) for pair in frame.ranges[: limits.QLOG_RANGES]],
     }
     if frame.ecn is not None:
@@ -95,7 +96,6 @@ def _fields(frame: Any) -> Described:
 
 _DESCRIPTIONS: Final[dict[str, Callable[[Any], Described]]] = {
     "PADDING": _padding,
-    "ACK": _ack,
     "STREAM": _stream,
     "CRYPTO": _crypto,
     "NEW_TOKEN": _new_token,
@@ -106,8 +106,13 @@ _DESCRIPTIONS: Final[dict[str, Callable[[Any], Described]]] = {
 }
 
 
-def describe(payload: bytes | memoryview, packet_type: PacketType) -> list[Described]:
-    """The frames of one packet; at most `limits.QLOG_FRAMES`, up to the first that cannot be read."""
+def describe(
+    payload: bytes | memoryview, packet_type: PacketType, ack_delay_exponent: int
+) -> list[Described]:
+    """The frames of one packet; at most `limits.QLOG_FRAMES`, up to the first that cannot be read.
+
+    `ack_delay_exponent` is the sender's (RFC 9000 §18.2).
+    """
     view = memoryview(payload)
     pos, end = 0, len(view)
     frames: list[Described] = []
@@ -121,5 +126,10 @@ def describe(payload: bytes | memoryview, packet_type: PacketType) -> list[Descr
             frames.append({"frame_type": "unknown", "raw_frame_type": view[pos], "length": end - pos})
             break
         name = FRAME_CODECS[frame_type].name
-        frames.append({"frame_type": name.lower(), **_DESCRIPTIONS.get(name, _fields)(frame)})
+        shown = (
+            _ack(frame, ack_delay_exponent)
+            if isinstance(frame, AckFrame)
+            else _DESCRIPTIONS.get(name, _fields)(frame)
+        )
+        frames.append({"frame_type": name.lower(), **shown})
     return frames
