@@ -88,7 +88,8 @@ RESETS_PER_SECOND: Final = 100  # stateless resets and Version Negotiations, per
 
 # --- qlog: what may be written of what a peer sends
 QLOG_FILE: Final = 256 << 20  # of one connection
-QLOG_FILES: Final = 256  # open at one time
+QLOG_OPEN: Final = 256  # files of connections at one time
+QLOG_FILES: Final = 10_000  # of one process in one directory: a flood of Initials must not use up its inodes
 QLOG_TOTAL: Final = 4 << 30  # of one process into one directory
 QLOG_FRAMES: Final = 64  # of one packet
 QLOG_RANGES: Final = 64  # of one ACK

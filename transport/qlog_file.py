@@ -31,13 +31,14 @@ class QlogDirectory:
     """A `TracerFactory`: connections write `ODCID_client.sqlog` and `ODCID_server.sqlog` into `path`, which is made
     when it is needed. ODCID is the first Destination Connection ID, the same on both sides, in hexadecimal.
 
-    At most `limits.QLOG_FILES` connections at one time are traced, and `limits.QLOG_TOTAL` bytes are written by
-    one of these; what comes after that is not.
+    At most `limits.QLOG_OPEN` connections at one time are traced, and one of these makes at most
+    `limits.QLOG_FILES` files of `limits.QLOG_TOTAL` bytes together; connections after that are not traced.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.open = 0
+        self.made = 0
         self.written = 0
         self._told = False
 
@@ -48,7 +49,11 @@ class QlogDirectory:
         return _shared(name) if name else None
 
     def __call__(self, conn: Connection, now: float) -> Tracer | None:
-        if self.open >= limits.QLOG_FILES or self.written >= limits.QLOG_TOTAL:
+        if (
+            self.open >= limits.QLOG_OPEN
+            or self.made >= limits.QLOG_FILES
+            or self.written >= limits.QLOG_TOTAL
+        ):
             return None
         role = "server" if conn.is_server else "client"
         name = f"{conn.original_dcid.hex()}_{role}.sqlog"
@@ -60,6 +65,7 @@ class QlogDirectory:
             self.warn(error)
             return None
         self.open += 1
+        self.made += 1
         return QlogTracer(conn, now, _QlogFile(self, stream), time.time() * 1000)
 
     def warn(self, error: OSError) -> None:

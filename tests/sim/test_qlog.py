@@ -172,8 +172,9 @@ def test_a_file_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert client[-1]["name"] == server[-1]["name"] == "loglevel:warning"
 
 
-def test_only_so_many_connections_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "QLOG_FILES", 1)
+@pytest.mark.parametrize("limit", ["QLOG_OPEN", "QLOG_FILES"])
+def test_only_so_many_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(limits, limit, 1)
     directory = QlogDirectory(tmp_path)
     config = ConnectionConfig(trace=directory)
     pair = make_pair(client=config, server=config)
