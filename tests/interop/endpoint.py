@@ -7,8 +7,10 @@ says in the environment is read by contract.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -29,6 +31,8 @@ from tests.interop.web import Dialect, FileServer, Http09, fetch_all
 
 HANDSHAKE_MS: Final = 30_000
 MAX_CONNECTIONS: Final = 256
+RUNNER_CLIENTS: Final = ((socket.AF_INET, "193.167.0.100"), (socket.AF_INET6, "fd00:cafe:cafe::100"))
+"""The client's addresses in the runner."""
 PATIENCE_S: Final = 10.0
 STEP_S: Final = 0.005
 CLIENT_WINDOW: Final = 256 * 1024
@@ -202,10 +206,9 @@ async def run_server(contract: Contract) -> None:
     async with server_net(options) as net:
         listener = make_socket(net, contract)
         configure(listener, contract)
-        if contract.case == "connectionmigration" and contract.preferred:
-            host, _, port = contract.preferred.rpartition(":")
-            preferred = sockaddr.pack((host.strip("[]"), int(port)))
-            listener.setsockopt(SockOpt.CONNECTION_MIGRATION, preferred)
+        if contract.case == "connectionmigration":
+            for preferred in _preferred(contract):
+                listener.setsockopt(SockOpt.CONNECTION_MIGRATION, sockaddr.pack(preferred))
         listener.bind((contract.address, contract.port))
         listener.listen()
         files = FileServer(contract.www)
@@ -214,6 +217,19 @@ async def run_server(contract: Contract) -> None:
         finally:
             await listener.close()
             files.close()
+
+
+def _preferred(contract: Contract) -> list[tuple[str, int]]:
+    """Where clients are invited to: what PREFERRED says, or else another port of this machine's own addresses."""
+    if contract.preferred:
+        host, _, port = contract.preferred.rpartition(":")
+        return [(host.strip("[]"), int(port))]
+    found = []
+    for family, client in RUNNER_CLIENTS:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.connect((client, contract.port))  # sends nothing, but chooses the address to send from
+            found.append((str(probe.getsockname()[0]), contract.port + 1))
+    return found
 
 
 async def _accept(listener: QuicSocket, contract: Contract, files: FileServer) -> None:

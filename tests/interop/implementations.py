@@ -88,10 +88,29 @@ FAULTS: Final = {
         "resumption",
     ): "qh3 writes its ClientHello into a buffer of 2,048 bytes, too small for its key share "
     "of ML-KEM and a ticket of 214 bytes",
+    ("qh3", OURS, "zerortt"): "the same buffer of qh3's",
     (
         "qh3",
         OURS,
         "amplificationlimit",
     ): "qh3 accepts at most 6 certificates between the server's and the authority's; the case has 8",
+    (
+        "qh3",
+        OURS,
+        "v2",
+    ): "qh3 stays with version 1 if the first half of its ClientHello was acknowledged in version 1, "
+    "as RFC 9000 §13.2.1 wants it at once; it passes when both halves arrive together",
+    (OURS, "ngtcp2", "rebind-port"): "ngtcp2 0.12.1 acknowledges on the new path before it challenges it",
+    (OURS, "ngtcp2", "rebind-addr"): "ngtcp2 0.12.1 acknowledges on the new path before it challenges it",
+    (
+        OURS,
+        "ngtcp2",
+        "connectionmigration",
+    ): "ngtcp2 0.12.1 answers the challenge on its preferred address without one of its own",
 }
 """By client, server and case: why a failure is the other stack's. Looked into one by one; printed when it fails."""
+
+LACKS: Final = {
+    ("qh3", OURS, "connectionmigration"): "qh3's client leaves a preferred address alone",
+}
+"""What cannot be done although the client is told no more than "transfer", and so does not say that it cannot."""
