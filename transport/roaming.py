@@ -65,7 +65,9 @@ class Roaming:
 
     def look(self, conn: Connection, now: float) -> None:
         """Move at once if datagrams would leave from another address now."""
-        if self._fixed or conn.state is not State.CONNECTED or now - self._looked_at < _PATIENCE:
+        if self._fixed or conn.state is not State.CONNECTED or not conn.recovery.handshake_confirmed:
+            return
+        if now - self._looked_at < _PATIENCE:
             return
         self._looked_at = now
         current = self._sockets.get(conn.path.local)
