@@ -8,8 +8,6 @@ step both ends are asked whether everything is still as it must be.
 from __future__ import annotations
 
 import argparse
-import heapq
-import itertools
 import random
 import signal
 import sys
@@ -19,100 +17,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
-from quicfs.transport.conn import Connection
 from quicfs.transport.errors import MisuseError
 from quicfs.transport.frame import FrameType
-from quicfs.transport.path import CongestionState
 from quicfs.transport.state import OPEN
 from quicfs.transport.stream import SendState, Stream
 
-from .endpoints import CLIENT, SERVER, App, Host
-from .network import Address, Datagram, Link, Network
+from .endpoints import CLIENT, SERVER, App
+from .judge import Amplification, Judge
+from .network import Address, Datagram
 from .plan import BASE, CLIENT_SIDE, KEEP_ALIVE, SERVER_SIDE, Happening, Phase, Plan, StreamPlan, make_plan
+from .stage import Clock, WatchedHost, WatchedNetwork
 from .wire import Wire, check
 
 NAMES = ("client", "server")
 SLICE = 600.0  # virtual seconds that a phase may take
 PATIENCE = 8.0  # seconds of processor time for one seed
-AMPLIFICATION = 3  # RFC 9000 §8.1
 
 PROBING = {FrameType.PATH_CHALLENGE, FrameType.PATH_RESPONSE}  # of a path
 
 Log = Callable[[str], None]
-
-
-# --- the network and the hosts, watched
-
-
-class WatchedNetwork(Network):
-    """A network with two links, whatever the client's addresses, which tells what is sent."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.on_send: Callable[[Datagram], None] = lambda datagram: None
-
-    def link(self, source: str, destination: str) -> Link:
-        server = SERVER[0]
-        return super().link(
-            server if source == server else CLIENT[0], server if destination == server else CLIENT[0]
-        )
-
-    def send(self, datagram: Datagram) -> None:
-        self.on_send(datagram)
-        self.log.clear()
-        super().send(datagram)
-
-    def seen_at(self, address: Address) -> Address:
-        """How others see it."""
-        return self._outside.get(address, address)
-
-
-OnTrain = Callable[[Address, Address, bytes, int], None]
-"""`(source, destination, data, segment size)`"""
-
-
-class WatchedHost(Host):
-    def __init__(
-        self, network: WatchedNetwork, address: Address, seed: int, on_train: OnTrain, mtu: int
-    ) -> None:
-        self._on_train = on_train
-        super().__init__(network, address, seed, mtu=mtu)
-
-    def handle_train(
-        self,
-        now: float,
-        source: Address,
-        data: bytearray,
-        segment_size: int,
-        ecn: int,
-        local: Address | None = None,
-    ) -> None:
-        self._on_train(source, local or self.address, bytes(data), segment_size)
-        super().handle_train(now, source, data, segment_size, ecn, local)
-
-
-class Clock:
-    """A node that does things at their time."""
-
-    def __init__(self) -> None:
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
-
-    def at(self, when: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._due, (when, next(self._numbers), action))
-
-    def clear(self) -> None:
-        self._due.clear()
-
-    def next_timeout(self) -> float | None:
-        return self._due[0][0] if self._due else None
-
-    def handle_timeout(self, now: float) -> None:
-        while self._due and self._due[0][0] <= now:
-            heapq.heappop(self._due)[2]()
-
-    def handle_train(self, now: float, source: Address, data: bytearray, segment_size: int, ecn: int) -> None:
-        raise AssertionError("nobody sends to a clock")
 
 
 # --- what is known of a transfer
@@ -130,17 +53,6 @@ class Transfer:
     plan: StreamPlan
     stream: list[Stream | None] = field(default_factory=lambda: [None, None])
     written: list[int] = field(default_factory=lambda: [0, 0])
-
-
-@dataclass(slots=True)
-class Books:
-    """What the checks remember of one end from one step to the next."""
-
-    congestion: CongestionState | None = None  # of the path that was active
-    flight: int = 0
-    ptos: int = 0
-    probes: int = 0  # datagrams that may exceed the window
-    verified: dict[int, int] = field(default_factory=dict)  # bytes checked of each stream that came
 
 
 class Run:
@@ -174,15 +86,15 @@ class Run:
             )
             for side, address in enumerate((CLIENT, SERVER))
         )
-        self._books = (Books(), Books())
+        self._judges = [Judge(name) for name in NAMES]
+        self._verified: tuple[dict[int, int], dict[int, int]] = (
+            {},
+            {},
+        )  # bytes checked of each stream that came
         self._transfers: dict[int, Transfer] = {}
         self._expected = 0  # streams to be opened in this phase
         self._accepted = [0, 0]
-        # amplification, by the client's address: what the server got and sent, and how far the address is proven
-        self._got: dict[Address, int] = {}
-        self._gave: dict[Address, int] = {}
-        self._reached: set[Address] = set()
-        self._proven: set[Address] = set()
+        self._amplification = Amplification()
         self._local = CLIENT
         self._moves = 0
         self._closing = False
@@ -390,11 +302,13 @@ class Run:
                     data in self._datagrams[1 - side], f"{NAMES[side]} got a datagram twice, or another one"
                 )
                 self._datagrams[1 - side].remove(data)
-            self._check_books(side, app.conn)
+            self._judges[side].step(app.conn, self.network.now, closing=self._closing)
+            if side == SERVER_SIDE and app.conn.state in OPEN:
+                self._amplification.compare(app.conn)
 
     def _check_content(self, side: int, app: App) -> None:
         """What was delivered is the beginning of what was written, each byte once."""
-        verified = self._books[side].verified
+        verified = self._verified[side]
         for stream_id, data in app.received.items():
             known = verified.get(stream_id, 0)
             if len(data) > known:
@@ -415,80 +329,6 @@ class Run:
                     wanted = sender in transfer.plan.resets or sender in transfer.plan.stops
                     check(wanted, f"stream {stream_id} was reset for no reason")
 
-    def _check_books(self, side: int, conn: Connection) -> None:
-        books, recovery = self._books[side], conn.recovery
-        check(conn.closed is None or self._closing, f"{NAMES[side]} is closed: {conn.closed}")
-        if conn.state not in OPEN:
-            return
-        # bytes in flight are those of the packets that are under way, on the path that they took
-        flight = dict.fromkeys((path.congestion for path in conn.paths), 0)
-        for space in conn.spaces:
-            for run in space.sent:
-                if run.in_flight and run.congestion in flight:
-                    flight[run.congestion] += run.size
-        for congestion, size in flight.items():
-            check(
-                congestion.bytes_in_flight == size,
-                f"{NAMES[side]} counts {congestion.bytes_in_flight} bytes in flight, of {size}",
-            )
-        books.congestion, books.flight = recovery.congestion, recovery.bytes_in_flight
-        if recovery.stats.ptos > books.ptos:
-            books.probes = 2 * len(conn.spaces)  # RFC 9002 §6.2.4: two, in whichever spaces
-            books.ptos = recovery.stats.ptos
-        # flow control as both ends count it
-        streams = conn.streams
-        check(
-            streams.send_credit.used <= streams.send_credit.limit,
-            f"{NAMES[side]} has sent {streams.send_credit.used} of {streams.send_credit.limit}",
-        )
-        check(streams.received <= streams.recv_window.limit, f"{NAMES[side]} took more than it allowed")
-        if side == SERVER_SIDE:
-            for path in conn.paths:
-                check(path.allowance() >= 0, f"the server sent {-path.allowance()} too many to {path.remote}")
-                check(path.bytes_received <= self._got[path.remote], f"{path.remote} did not send so much")
-        self._check_timers(side, conn)
-        self._check_progress(side, conn)
-
-    def _check_timers(self, side: int, conn: Connection) -> None:
-        """Whoever waits for an answer wakes up by himself, and in time."""
-        due = conn.next_timeout()
-        # RFC 9002 §6.2.1: application data wait for the handshake's own probes
-        waiting = any(
-            space.sent.eliciting_in_flight
-            for space in conn.spaces
-            if space is not conn.application or conn.recovery.handshake_confirmed
-        )
-        if not waiting or conn.path.allowance() < conn.path.pmtud.current:
-            return
-        check(due is not None, f"{NAMES[side]} has packets under way and no timer")
-        wanted = conn.recovery.loss_deadline(at_amplification_limit=False)
-        check(wanted is not None, f"{NAMES[side]} has packets under way and will not probe")
-        assert due is not None
-        assert wanted is not None
-        check(due <= wanted, f"{NAMES[side]} sleeps until {due}, and should act at {wanted}")
-        latest = self.network.now + 70_000 * conn.recovery.rtt.pto_base(conn.recovery.max_ack_delay)
-        check(wanted <= latest, f"{NAMES[side]} waits for ever")
-
-    def _check_progress(self, side: int, conn: Connection) -> None:
-        """Whoever has data, and room for them in every window, sends them as soon as the pacer lets him."""
-        streams, recovery, path = conn.streams, conn.recovery, conn.path
-        sendable = any(
-            stream.send is not None
-            and stream.send.has_work()
-            and (stream.send.queue.has_lost or streams.send_credit.available > 0)
-            for stream in streams.ready
-        )
-        if (
-            not sendable
-            or not recovery.handshake_confirmed
-            or recovery.window < path.pmtud.current
-            or path.allowance() < path.pmtud.current
-        ):
-            return
-        due = conn.next_timeout()
-        latest = max(self.network.now, recovery.paced_at(self.network.now)) + 1e-6
-        check(due is not None and due <= latest, f"{NAMES[side]} has data and sleeps until {due}")
-
     def _on_send(self, datagram: Datagram) -> None:
         side = CLIENT_SIDE if datagram.destination == SERVER else SERVER_SIDE
         size = len(datagram.data)
@@ -498,51 +338,18 @@ class Run:
                 f"{NAMES[side]} sends {size}: {', '.join(map(str, packets)) or datagram.data[:30].hex()}"
             )
         if side == SERVER_SIDE:
-            self._check_amplification(datagram.destination, size)
+            self._amplification.server_sends(datagram.destination, size)
         if self.hosts[side].apps:
             probes = any(frame_type in PROBING for packet in packets for frame_type, _ in packet.frames)
-            self._check_window(side, self.hosts[side].apps[0].conn, size, probes=probes)
-
-    def _check_window(self, side: int, conn: Connection, size: int, *, probes: bool) -> None:
-        """RFC 9002 §7: what leaves fits into the window; probes, of whichever kind, need not."""
-        books, recovery = self._books[side], conn.recovery
-        if recovery.stats.ptos > books.ptos:
-            books.probes = 2 * len(conn.spaces)
-            books.ptos = recovery.stats.ptos
-        if recovery.congestion is not books.congestion:
-            books.congestion, books.flight = recovery.congestion, recovery.bytes_in_flight
-        flight = recovery.bytes_in_flight
-        counted = flight
-        if not recovery.handshake_confirmed:
-            # application data that nothing declares lost yet must not stop the handshake (RFC 9002 §6.2.1)
-            counted -= sum(run.size for run in conn.application.sent if run.in_flight)
-        if flight > books.flight and counted > recovery.cong.cwnd:
-            if size > conn.path.pmtud.current or probes:
-                pass  # RFC 9000 §14.4, §9.1
-            elif books.probes:
-                books.probes -= 1
-            else:
-                raise AssertionError(
-                    f"{NAMES[side]} has {flight} bytes in flight, the window is {recovery.cong.cwnd}"
-                )
-        books.flight = flight
-
-    def _check_amplification(self, remote: Address, size: int) -> None:
-        """RFC 9000 §8.1, §9.3: as the network counts it, and by the address."""
-        gave = self._gave[remote] = self._gave.get(remote, 0) + size
-        got = self._got.get(remote, 0)
-        if remote not in self._proven:
-            check(gave <= AMPLIFICATION * got, f"the server sent {gave} bytes to {remote} for {got}")
+            self._judges[side].sent(self.hosts[side].apps[0].conn, size, probes=probes)
 
     def _on_train(
         self, side: int, source: Address, destination: Address, data: bytes, segment_size: int
     ) -> None:
         if side == SERVER_SIDE:
-            self._got[source] = self._got.get(source, 0) + len(data)
-            if source in self._reached:
-                self._proven.add(source)
+            self._amplification.server_got(source, len(data))
         else:
-            self._reached.add(self.network.seen_at(destination))
+            self._amplification.client_got(self.network.seen_at(destination))
         for start in range(0, len(data), segment_size):
             self.wire.arrived(1 - side, data[start : start + segment_size])
         self.say(f"{NAMES[side]} receives {len(data)} in datagrams of {segment_size}")
