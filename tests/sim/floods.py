@@ -91,7 +91,7 @@ class Flood:
     make: Make
     memory: int
     """Bytes that it may make the server hold."""
-    times: float = 4.0
+    times: float = 10.0
     """Processor time per datagram, as a multiple of what an ordinary full packet takes."""
     survives: bool = True
     """False if the server closes the connection for it."""
@@ -100,7 +100,7 @@ class Flood:
 
 FLOODS: dict[str, Flood] = {
     "PATH_CHALLENGE": Flood(
-        _full(lambda n: frame.write_path_challenge(n.to_bytes(8, "big"))), 256 * KIB, times=6.0
+        _full(lambda n: frame.write_path_challenge(n.to_bytes(8, "big"))), 256 * KIB, times=20.0
     ),
     "NEW_CONNECTION_ID with Retire Prior To": Flood(
         _full(
@@ -110,19 +110,19 @@ FLOODS: dict[str, Flood] = {
         survives=False,
     ),
     "RETIRE_CONNECTION_ID": Flood(_retired, 128 * KIB),
-    "CRYPTO in pieces": Flood(_full(_crypto_comb), 2048 * KIB, times=8.0, survives=False),
-    "STREAM frames far apart": Flood(_full(_far_apart), 2048 * KIB, times=8.0, survives=False),
-    "streams opened and reset": Flood(_open_and_reset, 512 * KIB, times=8.0),
-    "MAX_STREAM_DATA": Flood(_full(lambda n: frame.write_max_stream_data(0, n)), 128 * KIB, times=6.0),
+    "CRYPTO in pieces": Flood(_full(_crypto_comb), 2048 * KIB, times=25.0, survives=False),
+    "STREAM frames far apart": Flood(_full(_far_apart), 2048 * KIB, times=25.0, survives=False),
+    "streams opened and reset": Flood(_open_and_reset, 512 * KIB, times=25.0),
+    "MAX_STREAM_DATA": Flood(_full(lambda n: frame.write_max_stream_data(0, n)), 128 * KIB, times=20.0),
     "STREAM_DATA_BLOCKED": Flood(
-        _full(lambda n: frame.write_stream_data_blocked(0, n)), 128 * KIB, times=6.0
+        _full(lambda n: frame.write_stream_data_blocked(0, n)), 128 * KIB, times=20.0
     ),
-    "PING": Flood(_full(lambda n: frame.write_ping()), 128 * KIB, times=30.0),
-    "ACK again and again": Flood(_acks, 128 * KIB, times=14.0),
-    "packets replayed": Flood(_replayed, 128 * KIB, times=1.0),
-    "packets that do not open": Flood(_forged, 128 * KIB, times=1.0),
-    "guesses at a reset token": Flood(_resets, 128 * KIB, times=1.0),
+    "PING": Flood(_full(lambda n: frame.write_ping()), 128 * KIB, times=40.0),
+    "ACK again and again": Flood(_acks, 128 * KIB, times=40.0),
+    "packets replayed": Flood(_replayed, 128 * KIB, times=4.0),
+    "packets that do not open": Flood(_forged, 128 * KIB, times=4.0),
+    "guesses at a reset token": Flood(_resets, 128 * KIB, times=4.0),
     "zero-length and tiny datagrams": Flood(
-        lambda attacker, count: [b"", b"\x40", b"\xc0"] * count, 128 * KIB, 1.0
+        lambda attacker, count: [b"", b"\x40", b"\xc0"] * count, 128 * KIB, times=2.0
     ),
 }
