@@ -19,7 +19,7 @@ The transport cases of the [public QUIC interop runner](https://github.com/quic-
 quicfs and stacks that we did not write, quicfs as the client and as the server. Links, files, time limits and what a
 run has to show are the runner's; the link is `tests/netlab`, and captures are opened with tshark and the key log of
 one of the endpoints. This page is made by one command, as root on Linux with the Debian packages `tshark`,
-`ngtcp2-client` and `ngtcp2-server`:
+`ngtcp2-client` and `ngtcp2-server`, and `pip install -e '.[peers]'` for the others:
 
     python -m tests.interop.matrix --again --write docs/interop.md
 
@@ -86,15 +86,25 @@ def _table(known: dict[tuple[str, str, str], Result], columns: Sequence[tuple[st
 
 
 def _reasons(known: dict[tuple[str, str, str], Result]) -> list[str]:
+    """What did not pass, by reason: ours or not known, then the other stack's, then what that does not offer."""
+    groups: dict[str, dict[str, list[str]]] = {
+        "Failed": {},
+        "Failed because of the other stack": {},
+        "Not supported": {},
+    }
+    ours, theirs, lacking = groups.values()
+    for name in CASES:
+        for (client, server, case), result in known.items():
+            if case != name or result.verdict is Verdict.PASSED:
+                continue
+            fault = FAULTS.get((client, server, case))
+            if result.verdict is Verdict.UNSUPPORTED:
+                group, reason = lacking, result.reason
+            else:
+                group, reason = (ours, result.reason) if fault is None else (theirs, fault)
+            group.setdefault(reason, []).append(f"{case} ({_title((client, server))})")
     lines: list[str] = []
-    for verdict, title in ((Verdict.FAILED, "Failed"), (Verdict.UNSUPPORTED, "Not supported")):
-        reasons: dict[str, list[str]] = {}
-        for name in CASES:
-            for (client, server, case), result in known.items():
-                if case == name and result.verdict is verdict:
-                    fault = FAULTS.get((client, server, case)) if verdict is Verdict.FAILED else None
-                    reason = f"{fault} (it ended with: {result.reason})" if fault else result.reason
-                    reasons.setdefault(reason, []).append(f"{case} ({_title((client, server))})")
+    for title, reasons in groups.items():
         if reasons:
             lines += [f"{title}:", ""]
             lines += [f"- {', '.join(cases)}: {reason}" for reason, cases in reasons.items()]
