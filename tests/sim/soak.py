@@ -335,7 +335,8 @@ class Run:
         packets = self.wire.sent(side, datagram.data)
         if self._log is not None:
             self.say(
-                f"{NAMES[side]} sends {size}: {', '.join(map(str, packets)) or datagram.data[:30].hex()}"
+                f"{NAMES[side]} sends {size} to {':'.join(map(str, datagram.destination))} "
+                f"from {':'.join(map(str, datagram.source))}: {', '.join(map(str, packets)) or datagram.data[:30].hex()}"
             )
         if side == SERVER_SIDE:
             self._amplification.server_sends(datagram.destination, size)
