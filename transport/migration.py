@@ -68,7 +68,8 @@ def path_of(conn: Connection, remote: Address, local: Address) -> Path | None:
     """The path of a train that did not come on the active one. It is not known yet if nothing authentic came on it;
     None for an address that a client does not speak with (§9: it discards such packets)."""
     path = conn.paths.find(remote, local)
-    if path is None and conn.is_server:
+    # A server that has not heard yet where its client went still sends to an address that the client has given up.
+    if path is None and (conn.is_server or remote in conn.paths.remotes):
         path = new_path(conn, remote, local, limited=True)
     return path
 
@@ -101,7 +102,7 @@ def after_train(conn: Connection, path: Path, now: float) -> None:
     news, conn.paths.news = conn.paths.news, News.NONE
     if news is News.NONE or conn.state not in OPEN:
         return
-    if path not in conn.paths and not _admit(conn, path):
+    if path not in conn.paths and not (conn.is_server and _admit(conn, path)):
         return
     if path.responses:
         conn.paths.pending = True

@@ -69,3 +69,25 @@ def test_a_valid_address_is_kept_when_the_link_dies_before_large_datagrams_were_
     both_ways(network, up=True)
     stream = pair.client.send(b"and still am")
     pair.run(lambda: stream.stream_id in pair.server.ended)
+
+
+def test_a_client_that_moved_still_listens_where_it_was() -> None:
+    """The server did not hear of the move in time, and needs another connection ID to follow."""
+    parameters = default_parameters()
+    parameters.active_connection_id_limit = 2
+    config = ConnectionConfig(parameters=parameters)
+    pair = make_pair(client=config, server=config).establish()
+    pair.network.run_for(1.0)
+    network, client = pair.network, pair.client.conn
+    local = pair.client_host.attach(("203.0.113.1", 60_000))
+    client.migrate(network.now, local)
+    pair.client_host.flush()
+    network.run_for(0.015)  # the challenge has arrived, and the server's own is on its way
+    network.link(local[0], SERVER[0]).up = False
+    pair.run(lambda: client.path.local == local)
+    pair.client.send(b"nobody hears this")
+    network.run_for(5.0)
+    network.link(local[0], SERVER[0]).up = True
+    stream = pair.client.send(b"here I am")
+    pair.run(lambda: stream.stream_id in pair.server.ended and not client.recovery.bytes_in_flight, 20.0)
+    assert pair.server.conn.path.remote == local
