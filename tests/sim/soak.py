@@ -335,8 +335,9 @@ class Run:
         packets = self.wire.sent(side, datagram.data)
         if self._log is not None:
             self.say(
-                f"{NAMES[side]} sends {size} to {':'.join(map(str, datagram.destination))} "
-                f"from {':'.join(map(str, datagram.source))}: {', '.join(map(str, packets)) or datagram.data[:30].hex()}"
+                f"{NAMES[side]} sends {size} from {_written(datagram.source)} to "
+                f"{_written(datagram.destination)}: "
+                + (", ".join(map(str, packets)) or datagram.data[:30].hex())
             )
         if side == SERVER_SIDE:
             self._amplification.server_sends(datagram.destination, size)
@@ -354,6 +355,10 @@ class Run:
         for start in range(0, len(data), segment_size):
             self.wire.arrived(1 - side, data[start : start + segment_size])
         self.say(f"{NAMES[side]} receives {len(data)} in datagrams of {segment_size}")
+
+
+def _written(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 def run_seed(seed: int, log: Log | None = None) -> Run:
