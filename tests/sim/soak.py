@@ -149,7 +149,7 @@ class Run:
         """Close, over links that lose nothing now: both ends hear of it and forget everything."""
         self.clock.clear()
         for link in self.links:
-            link.loss = link.corrupt = 0.0
+            link.loss = link.corrupt = link.reorder = 0.0
             link.mtu, link.rate, link.up = 65_535, None, True
         if self._moves:
             self._silence(2 * KEEP_ALIVE)  # whoever is behind a new address says so
