@@ -28,11 +28,11 @@ from quicfs.transport.builder import Transmit
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.connid import ConnectionId, LocalConnectionIds, PeerConnectionIds
 from quicfs.transport.crypto import CipherSuite, Keys
+from quicfs.transport.crypto_received import CryptoReceived
 from quicfs.transport.datagrams import Datagrams
 from quicfs.transport.early_data import EarlyData
 from quicfs.transport.errors import ClosedError, MisuseError, ProtocolViolation, TransportErrorCode
 from quicfs.transport.events import Events
-from quicfs.transport.fifo import Fifo
 from quicfs.transport.frame import ConnectionCloseFrame, NewConnectionIdFrame
 from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.frame_type import FrameType
@@ -129,7 +129,7 @@ class Connection:
         self.events = Events()
         self.datagrams = Datagrams(self.ours.max_datagram_frame_size)
         self.ack_frequency = AckFrequency()
-        self.crypto_received: Fifo[tuple[int, bytes]] = Fifo()
+        self.crypto_received = CryptoReceived()
         self.undecryptable: list[tuple[bytes, int]] = []
         self.continues: tuple[int, int] | None = (
             None  # stream ID below 64 and offset that a transfer goes on with
@@ -208,8 +208,11 @@ class Connection:
 
     def handle_timeout(self, now: float) -> None:
         """Time has come to `now`; timers that are due act. May be called at any time."""
-        for timer in self.timers.expired(now):
-            _ON_TIMER[timer](self, now)
+        try:
+            for timer in self.timers.expired(now):
+                _ON_TIMER[timer](self, now)
+        except ProtocolViolation as violation:  # the peer's fault all the same: too many retirements, say
+            self.close(now, violation.code, violation.reason, frame_type=violation.frame_type)
         if self.trace is not None:
             self.trace.update(now)
 
@@ -297,11 +300,11 @@ class Connection:
         keys = Keys(suite, secret, self.version)
         if send:
             space.keys_out = keys
-            if space is self.application:
-                self.early.keys_out = None  # RFC 9001 §4.9.3
         else:
             space.keys_in = keys
-            if space is self.application:
+        if space is self.application:
+            self.early.keys_out = None  # RFC 9001 §4.9.3; and an ACK must not leave in a 0-RTT packet
+            if not send:
                 self.key_phases.prepare(keys)
 
     def update_keys(self, now: float) -> None:
@@ -320,12 +323,11 @@ class Connection:
     def deliver_crypto(self, level: int, data: bytes) -> None:
         """CRYPTO bytes in order, for whoever does the handshake."""
         # RFC 9000 §7.5: nobody has taken what came before -> CRYPTO_BUFFER_EXCEEDED
-        waiting = sum(len(piece) for _, piece in self.crypto_received)
-        if waiting + len(data) > limits.MAX_CRYPTO_BUFFER:
+        if self.crypto_received.size + len(data) > limits.MAX_CRYPTO_BUFFER:
             raise ProtocolViolation(
                 TransportErrorCode.CRYPTO_BUFFER_EXCEEDED, "too much CRYPTO data", FrameType.CRYPTO
             )
-        self.crypto_received.append((level, data))
+        self.crypto_received.append(level, data)
 
     # --- streams
 

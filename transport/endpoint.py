@@ -428,9 +428,8 @@ class Endpoint:
         if conn.state not in OPEN:
             self._unrouted.pop(conn, None)
             return conn
-        data = b"".join(piece for level, piece in conn.crypto_received if level == CryptoLevel.INITIAL)
         try:
-            hello = parse_client_hello(data)
+            hello = parse_client_hello(conn.crypto_received.of(CryptoLevel.INITIAL))
         except ProtocolViolation as violation:
             self._unrouted.pop(conn, None)
             conn.close(now, violation.code, violation.reason, frame_type=violation.frame_type)

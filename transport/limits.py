@@ -18,7 +18,8 @@ SOCKET_BUFFER: Final = 16 << 20
 # --- handshakes
 MAX_CRYPTO_BUFFER: Final = 65_536  # out-of-order CRYPTO data per level; RFC 9000 §7.5 asks for 4,096
 MAX_CLIENT_HELLO: Final = 16_384  # what is collected before ALPN must have been seen
-MAX_UNDECRYPTABLE: Final = 16  # datagrams that wait for keys, per connection
+MAX_UNDECRYPTABLE: Final = 16  # packets that wait for keys, per connection
+MAX_UNDECRYPTABLE_BYTES: Final = 32_768
 MAX_HALF_OPEN: Final = 1_024  # connections without a completed handshake, per endpoint
 RETRY_ABOVE: Final = 128  # half-open connections from which on every client must prove its address
 HANDSHAKE_TIMEOUT: Final = 30.0

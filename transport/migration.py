@@ -102,14 +102,18 @@ def after_train(conn: Connection, path: Path, now: float) -> None:
     news, conn.paths.news = conn.paths.news, News.NONE
     if news is News.NONE or conn.state not in OPEN:
         return
-    if path not in conn.paths and not (conn.is_server and _admit(conn, path)):
-        return
+    if path not in conn.paths:
+        if not (conn.is_server and _admit(conn, path)):
+            return
+    elif path.peer_cid is None:  # it was taken back, and there was no other
+        path.peer_cid = conn.peer_cids.take()
     if path.responses:
         conn.paths.pending = True
     if not conn.is_server:
         return  # a server does not move but where its client follows (§9)
     if news is News.NON_PROBING:
-        _follow_peer(conn, path, now)
+        if path.peer_cid is not None:  # §9.5: without an ID for it the peer cannot be followed
+            _follow_peer(conn, path, now)
     elif not path.validated and path.challenge is None:
         _challenge(conn, path, now)  # the client is about to move there
     arm(conn)
@@ -119,12 +123,11 @@ def _admit(conn: Connection, path: Path) -> bool:
     """Get to know a path; False if the peer has left us no connection ID for it."""
     # §9.5: the same ID at another address is the network's doing, and what we use may stay the same as well
     same = next((known for known in conn.paths if known.dcid == path.dcid), None)
-    if same is not None:
-        path.peer_cid = _peer_cid(conn, same)
-    else:
+    path.peer_cid = _peer_cid(conn, same) if same is not None else None
+    if path.peer_cid is None:
         path.peer_cid = conn.peer_cids.take()
-        if path.peer_cid is None:
-            return False
+    if path.peer_cid is None:
+        return False
     _add(conn, path)
     return True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from quicfs.transport import migration
 from quicfs.transport.errors import MisuseError
@@ -12,11 +12,13 @@ from quicfs.transport.uapi import ConnectionIdInfo, Event
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
 
+_U32: Final = 0xFFFFFFFF  # sequence numbers are 62 bits wide on the wire, 32 in the structure
+
 
 def info(conn: Connection, *, dest: bool) -> ConnectionIdInfo:
     """Which ID is in use and which is the oldest one: of the peer's (`dest`), or of ours."""
     if dest:
-        return ConnectionIdInfo(1, conn.peer_cids.current.sequence, conn.peer_cids.lowest)
+        return ConnectionIdInfo(1, conn.peer_cids.current.sequence & _U32, conn.peer_cids.lowest & _U32)
     active = next((issued.sequence for issued in conn.local_cids if issued.cid == conn.path.dcid), 0)
     return ConnectionIdInfo(0, active, conn.local_cids.lowest)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _HEAD: Final = Struct(">BBQ")  # STREAM with OFF and no LEN: type, ID below 64, offset in 8 bytes
 _HEAD_LENGTH: Final = _HEAD.size
 _BULK_STREAM: Final = 0x0C
+_BULK_HEAD: Final = bytes((_BULK_STREAM,))
 _OFFSET_8: Final = 0xC0 << 56
 _MIN_SAMPLED: Final = 1 + limits.LOCAL_CID_LENGTH + 4 + 16  # RFC 9001 §5.4.2
 _MIN_SHORT: Final = 21  # RFC 9000 §10.3: less is neither a packet with a sample nor a stateless reset
@@ -163,9 +164,13 @@ def _open_short(
 def _keep_undecryptable(
     conn: Connection, now: float, packet_type: PacketType, datagram: memoryview, ecn: int
 ) -> None:
-    kept = len(conn.undecryptable) < limits.MAX_UNDECRYPTABLE
+    waiting = conn.undecryptable
+    kept = (
+        len(waiting) < limits.MAX_UNDECRYPTABLE
+        and sum(len(kept) for kept, _ in waiting) + len(datagram) <= limits.MAX_UNDECRYPTABLE_BYTES
+    )
     if kept:
-        conn.undecryptable.append((bytes(datagram), ecn))
+        waiting.append((bytes(datagram), ecn))
     if conn.trace is not None:
         conn.trace.packet_unopened(now, packet_type, len(datagram), kept=kept)
 
@@ -349,7 +354,7 @@ def _process(
     if run_stop >= 0:
         received.add(now, run_start, run_stop)
     # A packet that was nothing but stream data to its end lets expect more of the kind.
-    goes_on = payload[0] == _BULK_STREAM and 0 <= stream_id < 64
+    goes_on = 0 <= stream_id < 64 and payload[:1] == _BULK_HEAD
     conn.continues = (stream_id, expected) if goes_on else None
     if processed:
         received.count_ecn(ecn, processed)
