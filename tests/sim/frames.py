@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from quicfs.transport import frame, frame_ack, limits, varint
+from quicfs.transport import frame, frame_ack, frame_datagram, limits, varint
 
 _EDGES = (
     0,
@@ -56,6 +56,9 @@ class FrameMaker:
             lambda: frame.write_retire_connection_id(rng.randrange(1, 4) if patient else self._number()),
             lambda: frame.write_path_challenge(rng.randbytes(8)),
             lambda: frame.write_path_response(rng.randbytes(8)),
+            self._datagram,
+            self._ack_frequency,
+            frame_ack.write_immediate_ack,
             frame.write_handshake_done,
             lambda: rng.randbytes(rng.randrange(1, 12)),
         ]
@@ -109,6 +112,15 @@ class FrameMaker:
         sequence = self._number()
         cid = rng.randbytes(rng.randrange(1, 21))
         return frame.write_new_connection_id(sequence, rng.randrange(sequence + 1), cid, rng.randbytes(16))
+
+    def _datagram(self) -> bytes:
+        data = self._rng.randbytes(self._rng.randrange(80))
+        return frame_datagram.write_datagram_header(len(data)) + data
+
+    def _ack_frequency(self) -> bytes:
+        rng = self._rng
+        delay = rng.randrange(1_000, 100_000) if self._patient else self._number()
+        return frame_ack.write_ack_frequency(rng.randrange(50), self._number(), delay, rng.randrange(6))
 
     def _ack(self) -> bytes:
         rng = self._rng
