@@ -21,6 +21,7 @@ from quicfs.handshake_agent.gnutls import load as load_gnutls
 from quicfs.handshake_agent.resumption import TicketCollector
 from quicfs.handshake_agent.tls_session import Handshaker, failure_of
 from quicfs.transport.uapi import MessageType
+from quicfs.transport.wire import netlink
 from quicfs.transport.wire.netlink import Request
 
 _log = logging.getLogger("quicfs.handshake_agent")
@@ -45,6 +46,7 @@ class Agent:
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
         load_gnutls()
+        netlink.prepare()
         self._handshaker = Handshaker(config)
         self._handshaker.preload()
         self._buses: dict[Bus, int] = {}  # with the number of ACCEPTs that were not answered

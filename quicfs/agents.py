@@ -27,6 +27,7 @@ from quicfs.places import existing_certificate
 from quicfs.sessions import SessionCache
 from quicfs.transport.handshake import HandshakeNet
 from quicfs.transport.uapi import AuthMode
+from quicfs.transport.wire import netlink
 
 __all__ = [
     "ClientNet",
@@ -225,6 +226,7 @@ class PrivateAgent:
         self._listener = asyncio.create_task(self._listen(stderr))
         stdin.write(self._configuration.encode())
         stdin.close()
+        netlink.prepare()  # while it starts
 
     async def _listen(self, stderr: asyncio.StreamReader) -> None:
         """What it says goes to our log, line by line."""

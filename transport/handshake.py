@@ -353,6 +353,7 @@ class HandshakeNet:
         if self._closed or len(self._agents) >= MAX_AGENTS:
             sock.close()
             raise OSError(errno.EUSERS, "no more handshake agents are taken")
+        netlink.prepare()
         agent = _Agent(sock, self)
         self._agents[agent] = None
         for _ in self._queue:

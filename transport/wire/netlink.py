@@ -3,16 +3,18 @@
 `build` makes one netlink message of one of the dataclasses below, `parse` is its inverse. They differ by
 command and direction: an ACCEPT with NLM_F_REQUEST is the agent's question, without it the kernel's
 answer. Attributes are written in the order in which Linux writes them; unknown ones are skipped when read.
+
+pyroute2 makes and reads them (`nlmsg`). From one handshake to the next they differ in the sequence number and the
+descriptor's number only, so the rest is remembered, and these two are put into their places.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import struct
-from dataclasses import dataclass
-from typing import Any, Final
-
-from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR, genlmsg, nla, nlmsg
+from dataclasses import dataclass, replace
+from typing import Final
 
 from quicfs.transport.uapi import AuthMode, HandlerClass, HandshakeCmd, MessageType
 
@@ -29,11 +31,21 @@ MAX_PEERNAME: Final = 255  # octets of a host name (RFC 1035 §2.3.4)
 KEY_SERIAL_NONE: Final = 0
 """Key serial that stands for no key (keyrings(7))."""
 
-_REMEMBERED: Final = 64
-"""Messages whose bytes are kept: READY is always the same, and most requests differ in nothing but the descriptor."""
+HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
 
-_HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence number, port id
-_GENL_LEN: Final = 4
+_REMEMBERED: Final = 64
+"""Messages that are kept, but for their numbers."""
+
+_MIN_LENGTH: Final = HEADER.size + 4
+_CMD_AT: Final = HEADER.size
+_SEQ: Final = struct.Struct("=I")
+_SEQ_AT: Final = 8
+_NO_SEQ: Final = bytes(_SEQ.size)
+_SOCKFD: Final = struct.Struct("=i")
+_NO_SOCKFD: Final = bytes(_SOCKFD.size)
+_U32_ATTR: Final = struct.Struct("=HH")
+_FIRST_ATTR: Final = HEADER.size + 4
+_U32_ATTR_LENGTH: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,200 +117,80 @@ class Error:
 Message = Ready | Accept | Request | Done | Error
 
 
-class _AcceptMsg(genlmsg):  # type: ignore[misc]
-    prefix = "HANDSHAKE_A_ACCEPT_"
-    nla_map = (
-        (1, "HANDSHAKE_A_ACCEPT_SOCKFD", "int32"),
-        (2, "HANDSHAKE_A_ACCEPT_HANDLER_CLASS", "uint32"),
-        (3, "HANDSHAKE_A_ACCEPT_MESSAGE_TYPE", "uint32"),
-        (4, "HANDSHAKE_A_ACCEPT_TIMEOUT", "uint32"),
-        (5, "HANDSHAKE_A_ACCEPT_AUTH_MODE", "uint32"),
-        (6, "HANDSHAKE_A_ACCEPT_PEER_IDENTITY", "uint32"),
-        (7, "HANDSHAKE_A_ACCEPT_CERTIFICATE", "certificate"),
-        (8, "HANDSHAKE_A_ACCEPT_PEERNAME", "asciiz"),
-        (9, "HANDSHAKE_A_ACCEPT_KEYRING", "uint32"),
-    )
-
-    class certificate(nla):  # type: ignore[misc]
-        prefix = "HANDSHAKE_A_X509_"
-        nla_map = (
-            (1, "HANDSHAKE_A_X509_CERT", "int32"),
-            (2, "HANDSHAKE_A_X509_PRIVKEY", "int32"),
-        )
+# Where the descriptor's number stands, and what stands before it: the headers of attributes of four bytes.
+_REQUEST_SOCKFD: Final = _FIRST_ATTR + _U32_ATTR.size
+_DONE_SOCKFD: Final = _REQUEST_SOCKFD + _U32_ATTR_LENGTH
+_ATTR_1: Final = _U32_ATTR.pack(_U32_ATTR_LENGTH, 1)  # ACCEPT_SOCKFD, DONE_STATUS
+_ATTR_2: Final = _U32_ATTR.pack(_U32_ATTR_LENGTH, 2)  # DONE_SOCKFD
 
 
-class _DoneMsg(genlmsg):  # type: ignore[misc]
-    prefix = "HANDSHAKE_A_DONE_"
-    nla_map = (
-        (1, "HANDSHAKE_A_DONE_STATUS", "uint32"),
-        (2, "HANDSHAKE_A_DONE_SOCKFD", "int32"),
-        (3, "HANDSHAKE_A_DONE_REMOTE_AUTH", "uint32"),
-    )
+def prepare() -> None:
+    """Load pyroute2 now: the first message takes no longer than others then."""
+    importlib.import_module("quicfs.transport.wire.nlmsg")
 
 
-class _ErrorMsg(nlmsg):  # type: ignore[misc]
-    """struct nlmsgerr: a negative errno and the header of the message that it is about."""
-
-    fields = (
-        ("error", "i"),
-        ("msg_length", "I"),
-        ("msg_type", "H"),
-        ("msg_flags", "H"),
-        ("msg_seq", "I"),
-        ("msg_pid", "I"),
-    )
-
-
-Attrs = list[tuple[str, Any]]
-
-
-def _request_attrs(request: Request) -> Attrs:
-    attrs: Attrs = [
-        ("HANDSHAKE_A_ACCEPT_SOCKFD", request.sockfd),
-        ("HANDSHAKE_A_ACCEPT_MESSAGE_TYPE", request.message_type),
-    ]
-    if request.peername:
-        attrs.append(("HANDSHAKE_A_ACCEPT_PEERNAME", request.peername))
-    if request.timeout_ms:
-        attrs.append(("HANDSHAKE_A_ACCEPT_TIMEOUT", request.timeout_ms))
-    if request.keyring:
-        attrs.append(("HANDSHAKE_A_ACCEPT_KEYRING", request.keyring))
-    attrs.append(("HANDSHAKE_A_ACCEPT_AUTH_MODE", request.auth_mode))
-    attrs += [("HANDSHAKE_A_ACCEPT_PEER_IDENTITY", serial) for serial in request.peer_identities]
-    attrs += [
-        (
-            "HANDSHAKE_A_ACCEPT_CERTIFICATE",
-            {
-                "attrs": [
-                    ("HANDSHAKE_A_X509_CERT", certificate.cert),
-                    ("HANDSHAKE_A_X509_PRIVKEY", certificate.privkey),
-                ]
-            },
-        )
-        for certificate in request.certificates
-    ]
-    return attrs
-
-
-def _done_attrs(done: Done) -> Attrs:
-    attrs: Attrs = [("HANDSHAKE_A_DONE_STATUS", done.status), ("HANDSHAKE_A_DONE_SOCKFD", done.sockfd)]
-    attrs += [("HANDSHAKE_A_DONE_REMOTE_AUTH", serial) for serial in done.remote_auth]
-    return attrs
-
-
-@functools.lru_cache(maxsize=_REMEMBERED)
 def build(
     message: Message, *, family: int = MODEL_FAMILY, seq: int = 0, pid: int = 0, version: int = FAMILY_VERSION
 ) -> bytes:
     """One netlink message, header included. ValueError for a value that its attribute cannot hold."""
-    flags = 0
-    cmd = HandshakeCmd.ACCEPT
-    msg: Any
-    match message:
-        case Error():
-            msg = _ErrorMsg()
-            msg["error"], msg["msg_seq"] = -message.errno, message.seq
-            msg["msg_length"], msg["msg_type"], msg["msg_pid"] = _HEADER.size + _GENL_LEN, family, pid
-            family = NLMSG_ERROR
-        case Done():
-            msg, cmd, flags = _DoneMsg(), HandshakeCmd.DONE, NLM_F_REQUEST
-            msg["attrs"] = _done_attrs(message)
-        case Request():
-            msg = _AcceptMsg()
-            msg["attrs"] = _request_attrs(message)
-        case Ready() | Accept():
-            msg = _AcceptMsg()
-            msg["attrs"] = [("HANDSHAKE_A_ACCEPT_HANDLER_CLASS", message.handler_class)]
-            if isinstance(message, Ready):
-                cmd = HandshakeCmd.READY
-            else:
-                flags = NLM_F_REQUEST
-    if not isinstance(message, Error):
-        msg["cmd"], msg["version"] = int(cmd), version
-    header = msg["header"]
-    header["type"], header["flags"] = family, flags
-    header["sequence_number"], header["pid"] = seq, pid
+    if not isinstance(message, Request | Done):
+        data = bytearray(_encoded(message, family, pid, version))
+    else:
+        data = bytearray(_encoded(replace(message, sockfd=0), family, pid, version))
+        at = _REQUEST_SOCKFD if isinstance(message, Request) else _DONE_SOCKFD
+        try:
+            _SOCKFD.pack_into(data, at, message.sockfd)
+        except struct.error as error:
+            raise ValueError(f"{message}: {error}") from None
     try:
-        msg.encode()
-    except (struct.error, UnicodeEncodeError) as error:
-        raise ValueError(f"{message}: {error}") from None
-    return bytes(msg.data)
-
-
-def _first(msg: Any, name: str, default: int | None = None) -> int:
-    value = msg.get_attr(name, default)
-    if value is None:
-        raise ValueError(f"{name} is missing")
-    return int(value)
-
-
-def _parse_request(msg: Any) -> Request:
-    identities = tuple(msg.get_attrs("HANDSHAKE_A_ACCEPT_PEER_IDENTITY"))
-    certificates = msg.get_attrs("HANDSHAKE_A_ACCEPT_CERTIFICATE")
-    peername = msg.get_attr("HANDSHAKE_A_ACCEPT_PEERNAME") or ""
-    if len(identities) > MAX_PEER_IDENTITIES or len(certificates) > MAX_PEER_IDENTITIES:
-        raise ValueError("too many peer identities or certificates")
-    if len(peername) > MAX_PEERNAME:
-        raise ValueError("the peer's name is too long")
-    return Request(
-        sockfd=_first(msg, "HANDSHAKE_A_ACCEPT_SOCKFD"),
-        message_type=_first(msg, "HANDSHAKE_A_ACCEPT_MESSAGE_TYPE"),
-        peername=peername,
-        timeout_ms=_first(msg, "HANDSHAKE_A_ACCEPT_TIMEOUT", 0),
-        keyring=_first(msg, "HANDSHAKE_A_ACCEPT_KEYRING", KEY_SERIAL_NONE),
-        auth_mode=_first(msg, "HANDSHAKE_A_ACCEPT_AUTH_MODE", AuthMode.UNAUTH),
-        peer_identities=identities,
-        certificates=tuple(
-            Certificate(_first(c, "HANDSHAKE_A_X509_CERT"), _first(c, "HANDSHAKE_A_X509_PRIVKEY"))
-            for c in certificates
-        ),
-    )
-
-
-def _parse_done(msg: Any) -> Done:
-    serials = tuple(msg.get_attrs("HANDSHAKE_A_DONE_REMOTE_AUTH"))
-    if len(serials) > MAX_PEER_IDENTITIES:
-        raise ValueError("too many peer identities")
-    return Done(_first(msg, "HANDSHAKE_A_DONE_STATUS"), _first(msg, "HANDSHAKE_A_DONE_SOCKFD"), serials)
+        _SEQ.pack_into(data, _SEQ_AT, seq)
+    except struct.error as error:
+        raise ValueError(f"sequence number {seq}: {error}") from None
+    return bytes(data)
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
+def _encoded(message: Message, family: int, pid: int, version: int) -> bytes:
+    """With sequence number 0."""
+    from quicfs.transport.wire import nlmsg
+
+    return nlmsg.encode(message, family, 0, pid, version)
+
+
 def parse(data: bytes, *, family: int = MODEL_FAMILY) -> tuple[Header, Message]:
     """Read exactly one netlink message. ValueError, with the reason, for anything else."""
-    if len(data) < _HEADER.size + _GENL_LEN or len(data) > MAX_MESSAGE:
+    if len(data) < _MIN_LENGTH or len(data) > MAX_MESSAGE:
         raise ValueError(f"netlink message of {len(data)} bytes")
-    length, type_, flags, seq, pid = _HEADER.unpack_from(data)
+    length, type_, _, seq, _ = HEADER.unpack_from(data)
     if length != len(data):
         raise ValueError(f"netlink message of {len(data)} bytes claims {length}")
-    if type_ == NLMSG_ERROR:
-        msg = _decode(_ErrorMsg, data)
-        return Header(type_, flags, seq, pid), Error(-msg["error"], msg["msg_seq"])
-    if type_ != family:
-        raise ValueError(f"netlink message type {type_} is not the handshake family")
-    header = Header(type_, flags, seq, pid, version=data[_HEADER.size + 1])
-    match data[_HEADER.size]:
-        case HandshakeCmd.READY:
-            msg = _decode(_AcceptMsg, data)
-            return header, Ready(_first(msg, "HANDSHAKE_A_ACCEPT_HANDLER_CLASS"))
-        case HandshakeCmd.ACCEPT if flags & NLM_F_REQUEST:
-            msg = _decode(_AcceptMsg, data)
-            return header, Accept(_first(msg, "HANDSHAKE_A_ACCEPT_HANDLER_CLASS"))
-        case HandshakeCmd.ACCEPT:
-            return header, _parse_request(_decode(_AcceptMsg, data))
-        case HandshakeCmd.DONE:
-            return header, _parse_done(_decode(_DoneMsg, data))
-        case cmd:
-            raise ValueError(f"handshake command {cmd} is not known")
+    at = _sockfd_at(data) if type_ == family else 0
+    pieces = [data[:_SEQ_AT], _NO_SEQ, data[_SEQ_AT + _SEQ.size :]]
+    if at:
+        pieces[2:] = [data[_SEQ_AT + _SEQ.size : at], _NO_SOCKFD, data[at + _SOCKFD.size :]]
+    header, message = _decoded(b"".join(pieces), family)
+    if at and isinstance(message, Request | Done):
+        message = replace(message, sockfd=_SOCKFD.unpack_from(data, at)[0])
+    return replace(header, seq=seq), message
 
 
-def _decode(cls: type, data: bytes) -> Any:
-    msg = cls(data)
-    try:
-        msg.decode()
-        # Attributes are decoded when they are first looked at.
-        for name, value in msg.get("attrs", ()):
-            _ = name, value
-    except Exception as error:
-        # pyroute2 lets errors of several unrelated types out for malformed attributes.
-        raise ValueError(f"malformed netlink message: {error}") from None
-    return msg
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _decoded(data: bytes, family: int) -> tuple[Header, Message]:
+    from quicfs.transport.wire import nlmsg
+
+    return nlmsg.decode(data, family)
+
+
+def _sockfd_at(data: bytes) -> int:
+    """Where the descriptor's number stands in a message whose attributes are in Linux's order; 0 in others."""
+    if not data.startswith(_ATTR_1, _FIRST_ATTR):
+        return 0
+    if data[_CMD_AT] == HandshakeCmd.ACCEPT and len(data) >= _REQUEST_SOCKFD + _SOCKFD.size:
+        return _REQUEST_SOCKFD
+    if (
+        data[_CMD_AT] == HandshakeCmd.DONE
+        and data.startswith(_ATTR_2, _DONE_SOCKFD - _U32_ATTR.size)
+        and len(data) >= _DONE_SOCKFD + _SOCKFD.size
+    ):
+        return _DONE_SOCKFD
+    return 0

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicfs.transport.uapi import AuthMode, CryptoLevel, HandlerClass, MessageType, SockOpt
-from quicfs.transport.wire import descriptor, netlink
+from quicfs.transport.wire import descriptor, netlink, nlmsg
 from quicfs.transport.wire.channel import MAX_QUEUED, Channel
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -296,3 +296,37 @@ def test_channel_reads_what_came_before_a_reset() -> None:
         assert ends.got == [(b"last word", [])]
 
     asyncio.run(main())
+
+
+@given(
+    first=st.builds(netlink.Request, st.integers(0, 2**31 - 1), peername=st.sampled_from(["", "a.example"]))
+    | st.builds(netlink.Done, st.sampled_from([0, 5]), st.integers(-(2**31), 2**31 - 1)),
+    seq=st.integers(0, 2**32 - 1),
+)
+def test_what_is_remembered_of_a_message_leaves_its_numbers_out(
+    first: netlink.Request | netlink.Done, seq: int
+) -> None:
+    raw = netlink.build(first, seq=seq)
+    assert raw == nlmsg.encode(first, netlink.MODEL_FAMILY, seq, 0, netlink.FAMILY_VERSION)
+    assert netlink.parse(raw) == nlmsg.decode(raw, netlink.MODEL_FAMILY)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        REPLY_CLIENT[:20] + REPLY_CLIENT[28:36] + REPLY_CLIENT[20:28] + REPLY_CLIENT[36:],
+        ACCEPT_V0,
+        netlink.build(netlink.Error(11, 0x00010008), seq=7),
+    ],
+    ids=["another-order", "no-descriptor", "error"],
+)
+def test_messages_of_another_form_are_read_like_any(raw: bytes) -> None:
+    assert netlink.parse(raw) == nlmsg.decode(raw, netlink.MODEL_FAMILY)
+
+
+@pytest.mark.parametrize("number", [-(2**31) - 1, 2**31])
+def test_descriptor_numbers_that_do_not_fit_are_refused(number: int) -> None:
+    with pytest.raises(ValueError):
+        netlink.build(netlink.Request(number))
+    with pytest.raises(ValueError):
+        netlink.build(netlink.Accept(), seq=2**32)
