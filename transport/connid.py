@@ -19,11 +19,12 @@ class ConnectionId(NamedTuple):
 class LocalConnectionIds:
     """The IDs by which the peer calls us."""
 
-    __slots__ = ("_active", "_next", "retire_prior_to", "retired")
+    __slots__ = ("_active", "_next", "_told", "retire_prior_to", "retired")
 
     def __init__(self, first: bytes, reset_token: bytes) -> None:
         self._active: dict[int, ConnectionId] = {0: ConnectionId(0, first, reset_token)}
         self._next = 1
+        self._told = 0  # the highest number that the peer can know
         self.retire_prior_to = 0  # the peer is asked to retire those before
         self.retired: list[bytes] = []  # to be forgotten by whoever routes by ID
 
@@ -49,6 +50,10 @@ class LocalConnectionIds:
     def get(self, sequence: int) -> ConnectionId | None:
         return self._active.get(sequence)
 
+    def on_sent(self, sequence: int) -> None:
+        """The peer is told of an ID, in NEW_CONNECTION_ID or preferred_address."""
+        self._told = max(self._told, sequence)
+
     def retire_before(self, sequence: int) -> None:
         """Ask the peer to retire its IDs before `sequence`; they count until it has done so (RFC 9000 §5.1.2).
 
@@ -62,8 +67,8 @@ class LocalConnectionIds:
 
     def handle_retire(self, sequence: int, used: bytes) -> None:
         """RETIRE_CONNECTION_ID in a packet that was sent to `used`."""
-        # RFC 9000 §19.16: one that was never issued, or the one that the packet was sent to -> PROTOCOL_VIOLATION
-        if sequence >= self._next:
+        # RFC 9000 §19.16: one that was never sent, or the one that the packet was sent to -> PROTOCOL_VIOLATION
+        if sequence > self._told:
             raise ProtocolViolation(
                 TransportErrorCode.PROTOCOL_VIOLATION, "retired an ID that was not issued", 0x19
             )

@@ -59,7 +59,7 @@ class Listener:
 class Endpoint:
     """`entropy(n)` gives n unpredictable bytes; `mtu_of(remote)` the largest UDP payload towards an address.
 
-    `reset_key` is a secret of 32 bytes for stateless resets and tokens. An endpoint that comes back with the same one
+    `reset_key` is a secret of 32 bytes for stateless resets. An endpoint that comes back with the same one
     resets the connections that it has forgotten; by default it is made anew.
     """
 
@@ -73,7 +73,7 @@ class Endpoint:
         self._entropy = entropy
         self._mtu_of = mtu_of
         self._reset_key = reset_key or entropy(32)
-        self._tokens = TokenSealer(hmac.digest(self._reset_key, b"address validation tokens", sha256))
+        self._tokens = TokenSealer(entropy(32))  # used ones are remembered as long as this is
         self._used_tokens = UsedTokens(limits.MAX_USED_TOKENS, limits.NEW_TOKEN_LIFETIME)
         self._by_cid: dict[bytes, Connection] = {}
         self._cids: dict[Connection, set[bytes]] = {}

@@ -35,6 +35,7 @@ def own_parameters(
         config = conn.config
         if config.preferred_ipv4 or config.preferred_ipv6:
             issued = conn.issue_cid()  # §5.1.1: its sequence number is 1
+            conn.local_cids.on_sent(issued.sequence)
             own.preferred_address = transport_param.PreferredAddress(
                 config.preferred_ipv4, config.preferred_ipv6, issued.cid, issued.reset_token
             )

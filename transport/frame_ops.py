@@ -281,7 +281,10 @@ def _write_new_connection_id(conn: Connection, argument: Any, room: int, now: fl
     if issued is None:
         return None
     prior_to = min(conn.local_cids.retire_prior_to, issued.sequence)
-    return codec.write_new_connection_id(issued.sequence, prior_to, issued.cid, issued.reset_token)
+    frame = codec.write_new_connection_id(issued.sequence, prior_to, issued.cid, issued.reset_token)
+    if len(frame) <= room:
+        conn.local_cids.on_sent(issued.sequence)
+    return frame
 
 
 def _process_retire_connection_id(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 from quicfs.transport import frame, limits
 from quicfs.transport.crypto import Keys, initial_secrets
+from quicfs.transport.endpoint import Endpoint
 from quicfs.transport.errors import TransportErrorCode as Code
 from quicfs.transport.packet import PacketType, write_long_header
 from quicfs.transport.state import State
@@ -139,3 +141,28 @@ def test_what_waits_for_keys_is_bounded_in_bytes() -> None:
         packet = b"\x40" + conn.local_cid + bytes(30_000)
         pair.server_host.handle_train(pair.network.now, CLIENT, bytearray(packet), len(packet), 0)
     assert len(conn.undecryptable) == before + 1
+
+
+def test_ids_are_not_retired_before_the_peer_can_know_them() -> None:
+    """Their numbers can be guessed: one train would have the server issue thousands of them."""
+    attacker = Attacker()
+    server = attacker.pair.server.conn
+    known = max(issued.sequence for issued in server.local_cids)
+    attacker.send(b"".join(map(frame.write_retire_connection_id, range(1, known + 200))) + bytes(20))
+    assert attacker.code == Code.PROTOCOL_VIOLATION
+
+
+def test_a_token_does_not_outlive_the_memory_of_used_ones() -> None:
+    """A server that came back with the same key resets what it forgot, but a token would count a second time, or for
+    ever: after the machine's restart the clock begins anew."""
+    network = Network(0)
+    token = b""
+    for life in (1, 2):
+        server = Host(network, SERVER, 10 + life)
+        server.endpoint = Endpoint(random.Random(life).randbytes, reset_key=bytes(32))
+        server.listen(validate_address=True)
+        client = Host(network, (CLIENT[0], 50_000 + life), 20 + life)
+        app = client.connect(SERVER, token=token)
+        network.run(lambda app=app: app.confirmed and bool(app.conn.new_token))
+        assert app.conn.retry_scid is not None
+        token = app.conn.new_token

@@ -22,6 +22,9 @@ def test_issue_and_retire() -> None:
     assert ours.wanted(100) == limits.MAX_ACTIVE_LOCAL_CIDS - 1
     assert ours.wanted(2) == 1
     issued = ours.issue(cid(1), token(1))
+    with pytest.raises(ProtocolViolation):
+        ours.handle_retire(1, used=cid(0))  # the peer was not told of it yet
+    ours.on_sent(1)
     ours.handle_retire(0, used=cid(1))
     ours.handle_retire(0, used=cid(1))  # repeated: nothing more
     assert ours.retired == [cid(0)] and ours.get(0) is None and ours.get(1) == issued
@@ -126,7 +129,7 @@ def test_numbers_far_apart_are_forgotten_in_bounded_memory() -> None:
 def test_our_ids_are_asked_back() -> None:
     ours = LocalConnectionIds(cid(0), token(0))
     for number in (1, 2, 3):
-        ours.issue(cid(number), token(number))
+        ours.on_sent(ours.issue(cid(number), token(number)).sequence)
     ours.retire_before(2)
     assert ours.retire_prior_to == 2 and ours.wanted(100) == 2
     for wrong in (1, 99, 3):  # back, never issued, too early
