@@ -88,6 +88,8 @@ class DataSocket:
         """Both parts are done. Who holds the stream may keep it."""
         self._streams.pop(stream, None)
         self._unread.pop(stream, None)
+        if not self._reading:
+            self._incoming.pop(stream, None)  # what came was dropped: nothing is left to accept
 
     def stream(self, stream_id: int) -> Stream:
         """An open stream; OSError EINVAL if there is none of that ID."""

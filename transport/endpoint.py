@@ -72,8 +72,10 @@ class Endpoint:
     ) -> None:
         self._entropy = entropy
         self._mtu_of = mtu_of
-        self._reset_key = reset_key or entropy(32)
-        self._tokens = TokenSealer(entropy(32))  # used ones are remembered as long as this is
+        fresh = entropy(32)
+        self._reset_key = reset_key or fresh
+        # Of this life only, as is the memory of those that were used.
+        self._tokens = TokenSealer(hmac.digest(fresh, b"address validation tokens", sha256))
         self._used_tokens = UsedTokens(limits.MAX_USED_TOKENS, limits.NEW_TOKEN_LIFETIME)
         self._by_cid: dict[bytes, Connection] = {}
         self._cids: dict[Connection, set[bytes]] = {}
@@ -269,7 +271,7 @@ class Endpoint:
 
     def _find_reset(self, now: float, datagram: memoryview, remote: Address) -> Connection | None:
         """A stateless reset carries an ID that nobody knows: only its token tells whom it is for (RFC 9000 §10.3.1)."""
-        for conn in self._by_remote.get(remote, ()):
+        for conn in self._by_remote.get(remote, ())[-limits.MAX_RESET_SUSPECTS :]:
             if conn.handle_maybe_reset(now, datagram[-packet.STATELESS_RESET_TOKEN_LENGTH :]):
                 return conn
         return None

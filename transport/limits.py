@@ -85,6 +85,7 @@ TIMER_GRANULARITY: Final = 0.001  # RFC 9002 §6.1.2
 MTU_RAISE_INTERVAL: Final = 600.0  # RFC 8899 §5.1.1
 MIN_MTU_RAISE_INTERVAL: Final = 5.0  # that a consumer may ask for, as in Linux
 MAX_SOURCES_LOGGED: Final = 1_024  # addresses of which was logged that they send nonsense
+MAX_RESET_SUSPECTS: Final = 16  # connections with one address, the newest, that a stateless reset may be for
 RESETS_PER_SECOND: Final = 100  # stateless resets and Version Negotiations, per endpoint
 
 # --- qlog: what may be written of what a peer sends

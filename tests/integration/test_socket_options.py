@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from quicfs.transport import limits
 from quicfs.transport.errors import ClosedError
 from quicfs.transport.handshake import HandshakeNet
 from quicfs.transport.messages import Message
@@ -306,6 +307,12 @@ def test_shutdown_of_either_direction(agents: Agents, pki: Pki) -> None:
                 await late.send(bytes(1 << 20))
         await other.send(b"still")
         assert bytes(await stream.recv()) == b"still"
+        for _ in range(3 * limits.MAX_STREAMS_UNI):  # nobody accepts them, and they do not pile up
+            await (await client.wait_open_stream(unidirectional=True)).send_eof()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    assert (await server.accept_stream()).stream_id == late.stream_id
         await server.shutdown(socket.SHUT_WR)
         assert bytes(await stream.recv()) == b""
         with pytest.raises(BrokenPipeError):

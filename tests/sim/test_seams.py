@@ -5,7 +5,11 @@ from __future__ import annotations
 import random
 import time
 
+import pytest
+
 from quicfs.transport import frame, limits
+from quicfs.transport.config import ConnectionConfig
+from quicfs.transport.conn import Connection
 from quicfs.transport.crypto import Keys, initial_secrets
 from quicfs.transport.endpoint import Endpoint
 from quicfs.transport.errors import TransportErrorCode as Code
@@ -166,3 +170,16 @@ def test_a_token_does_not_outlive_the_memory_of_used_ones() -> None:
         network.run(lambda app=app: app.confirmed and bool(app.conn.new_token))
         assert app.conn.retry_scid is not None
         token = app.conn.new_token
+
+
+def test_many_connections_with_one_address_do_not_make_nonsense_dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A datagram for nobody is compared with the reset tokens of a few connections only."""
+    looked_at = []
+    monkeypatch.setattr(
+        Connection, "handle_maybe_reset", lambda conn, now, token: looked_at.append(conn) or False
+    )
+    endpoint = Endpoint(random.Random(1).randbytes)
+    conns = [endpoint.connect(0.0, SERVER, ConnectionConfig()) for _ in range(100)]
+    nonsense = bytearray(b"\x40" + bytes(60))
+    endpoint.handle(0.0, memoryview(nonsense), len(nonsense), SERVER, CLIENT, 0)
+    assert looked_at == conns[-limits.MAX_RESET_SUSPECTS :]
