@@ -1,6 +1,6 @@
 """The interop matrix: every case between quicfs and each other stack, both ways, over a simulated link.
 
-    python -m tests.interop.matrix                              all of it, about an hour
+    python -m tests.interop.matrix                              all of it, some 40 minutes
     python -m tests.interop.matrix --cases retry,v2 --peers aioquic
     python -m tests.interop.matrix --write docs/interop.md      and write the page
 
