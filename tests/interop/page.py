@@ -23,7 +23,8 @@ one of the endpoints. This page is made by one command, as root on Linux with th
 
     python -m tests.interop.matrix --again --write docs/interop.md
 
-It takes about 40 minutes, half of that with `--labs 2`. `--cases` and `--peers` choose some of it, `--keep FOLDER` keeps captures, logs and qlogs.
+It takes about 40 minutes, half of that with `--labs 2`. `--cases` and `--peers` choose some of it, `--keep FOLDER`
+keeps captures, logs and qlogs.
 
 ✓ passed, ✗ failed, – not supported by the other stack; the reasons are below. → is quicfs as the client, ← quicfs as
 the server.
