@@ -23,7 +23,7 @@ from quicfs.transport.bytestream import ByteStream
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.errors import ClosedError
 from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest
-from quicfs.transport.qlog_file import QlogDirectory
+from quicfs.transport.qlog.directory import QlogDirectory
 from quicfs.transport.quic_stream import QuicStream
 from quicfs.transport.socket import QuicSocket
 from quicfs.transport.stats import ConnectionStats

@@ -23,7 +23,7 @@ from quicfs.options import AgentOptions
 from quicfs.transport import sockaddr, uapi
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.handshake import HandshakeNet, HandshakeRequest
-from quicfs.transport.qlog_file import QlogDirectory
+from quicfs.transport.qlog.directory import QlogDirectory
 from quicfs.transport.socket import QuicSocket
 from quicfs.transport.uapi import AuthMode, MessageType, SockOpt, TlsCipher
 from tests.interop.contract import H3, Contract, Request, Unsupported, run

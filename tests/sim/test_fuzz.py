@@ -23,7 +23,7 @@ from quicfs.transport.packet import (
     write_retry,
     write_version_negotiation,
 )
-from quicfs.transport.qlog import QlogTracer
+from quicfs.transport.qlog.tracer import QlogTracer
 from quicfs.transport.state import State
 from quicfs.transport.uapi import CryptoLevel
 

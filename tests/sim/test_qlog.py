@@ -11,7 +11,7 @@ import pytest
 
 from quicfs.transport import limits
 from quicfs.transport.config import ConnectionConfig, default_parameters
-from quicfs.transport.qlog_file import QlogDirectory
+from quicfs.transport.qlog.directory import QlogDirectory
 
 from .endpoints import CLIENT, SERVER, App, Host, Pair, both_ways, make_pair
 from .network import Network

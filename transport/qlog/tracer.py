@@ -15,7 +15,7 @@ from quicfs.transport import limits
 from quicfs.transport.cong import UNLIMITED
 from quicfs.transport.packet import PacketType
 from quicfs.transport.pnspace import PacketNumberSpace
-from quicfs.transport.qlog_frames import describe, hexadecimal, text
+from quicfs.transport.qlog.frames import describe, hexadecimal, text
 from quicfs.transport.sent import SentRun
 from quicfs.transport.state import State
 from quicfs.transport.transport_param import DEFAULT_ACK_DELAY_EXPONENT, TransportParameters

@@ -10,7 +10,7 @@ import pytest
 
 from quicfs.transport import frame, frame_ack, limits
 from quicfs.transport.packet import PacketType
-from quicfs.transport.qlog_frames import describe
+from quicfs.transport.qlog.frames import describe
 
 SECRET = b"sixteen secrets!"
 

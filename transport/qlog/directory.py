@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from quicfs.transport import limits
-from quicfs.transport.qlog import QlogTracer
+from quicfs.transport.qlog.tracer import QlogTracer
 from quicfs.transport.trace import Tracer
 
 if TYPE_CHECKING:
