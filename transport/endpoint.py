@@ -348,7 +348,9 @@ class Endpoint:
         try:
             header = packet.parse_long_header(data, start, stop)
         except ProtocolViolation:
-            return None
+            # RFC 9000 §8.1: what a server may send counts what comes for a connection, be it discarded or not
+            dcid = packet.long_header_dcid(data, start, stop)
+            return self._by_cid.get(dcid) if dcid else None
         conn = self._by_cid.get(header.dcid)
         if conn is not None:
             return conn

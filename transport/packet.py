@@ -131,6 +131,15 @@ def parse_long_header(buf: memoryview, pos: int, end: int) -> LongHeader:
     return LongHeader(packet_type, version, dcid, scid, token, pos, pos + length, (), fixed_bit)
 
 
+def long_header_dcid(buf: memoryview, pos: int, end: int) -> bytes | None:
+    """The Destination Connection ID alone, which every version has there (RFC 8999 §5.1); None if it is cut off."""
+    start = pos + 6
+    if start > end:
+        return None
+    stop = start + buf[start - 1]
+    return bytes(buf[start:stop]) if stop <= end else None
+
+
 def write_long_header(
     packet_type: PacketType,
     version: int,

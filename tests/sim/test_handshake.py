@@ -130,6 +130,32 @@ def test_amplification_limit() -> None:
     assert 1200 < answered <= 3 * len(first[0].data)
 
 
+def test_damaged_datagrams_count_for_the_amplification_limit() -> None:
+    """RFC 9000 §8.1: all that comes for a connection counts, as long as it can be told whose it is."""
+    passing: list[bytes] = []
+
+    def all_but_those(datagram: Datagram) -> bool:
+        if not passing:
+            passing.append(bytes(datagram.data))
+        return bytes(datagram.data) not in passing
+
+    def prepare(network: Network) -> None:
+        network.link(CLIENT[0], SERVER[0]).drop = all_but_those
+
+    pair = make_pair(certificate=9000, prepare=prepare)
+    pair.network.run_for(5.0)
+    back = pair.network.link(SERVER[0], CLIENT[0])
+    size = len(passing[0])
+    assert size < back.bytes <= 3 * size
+    damaged = bytearray(passing[0])
+    token_length = 7 + damaged[5] + damaged[6 + damaged[5]]
+    damaged[token_length : token_length + 2] = b"\x7f\xff"  # beyond the datagram
+    passing.append(bytes(damaged))
+    pair.network.send(Datagram(CLIENT, SERVER, bytes(damaged), 0))
+    pair.network.run_for(10.0)
+    assert 3 * size < back.bytes <= 6 * size
+
+
 def test_large_certificate_waits_for_the_client() -> None:
     check(make_pair(certificate=12_000))
 
