@@ -195,15 +195,16 @@ class PeerConnectionIds:
             # RFC 9000 §19.15: the same number with another ID or token -> PROTOCOL_VIOLATION
             if known.cid != cid or (known.reset_token and known.reset_token != reset_token):
                 raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "ID changed its meaning", 0x18)
-            return
-        if any(other.cid == cid for other in self._known.values()):
+        elif any(other.cid == cid for other in self._known.values()):
             raise ProtocolViolation(TransportErrorCode.PROTOCOL_VIOLATION, "ID issued twice", 0x18)
-        if sequence in self._retired:
+        elif sequence in self._retired:
             return  # an old frame again
-        if sequence < self._retire_prior_to:
+        elif sequence < self._retire_prior_to:
             self._retire(sequence)
             return
-        self._known[sequence] = fresh
+        else:
+            self._known[sequence] = fresh
+        # A frame that is sent again may ask for more than it did at first.
         if retire_prior_to > self._retire_prior_to:
             self._retire_prior_to = retire_prior_to
             for old in [number for number in self._known if number < retire_prior_to]:

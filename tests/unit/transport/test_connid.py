@@ -126,6 +126,17 @@ def test_numbers_far_apart_are_forgotten_in_bounded_memory() -> None:
     assert peer.lowest == peer.current.sequence == 19_998
 
 
+def test_a_known_id_again_with_a_later_retire_prior_to() -> None:
+    peer = PeerConnectionIds(cid(0))
+    peer.handle_new(1, 0, cid(1), token(1))
+    peer.handle_new(2, 0, cid(2), token(2))
+    peer.handle_new(2, 2, cid(2), token(2))
+    assert peer.current.sequence == peer.lowest == 2
+    assert sorted(peer.to_retire) == [0, 1]
+    peer.handle_new(2, 1, cid(2), token(2))  # overtaken: nothing more
+    assert peer.lowest == 2 and len(peer.to_retire) == 2
+
+
 def test_our_ids_are_asked_back() -> None:
     ours = LocalConnectionIds(cid(0), token(0))
     for number in (1, 2, 3):
