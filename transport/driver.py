@@ -317,7 +317,10 @@ class Driver:
 
 async def resolve(host: str, port: int) -> tuple[int, Address]:
     """Address family and socket address of the first result; raises OSError (gaierror) with the host's name."""
-    loop = asyncio.get_running_loop()
-    results = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    try:  # what is an address already needs no thread that may wait for a name server
+        results = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        loop = asyncio.get_running_loop()
+        results = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     family, _, _, _, address = results[0]
     return family, address

@@ -15,6 +15,10 @@ from quicfs.transport.sent import SentRun
 from quicfs.transport.uapi import CryptoLevel
 
 PACKET_THRESHOLD: Final = 3
+UNBLOCKING_MIN: Final = 0.025
+"""Seconds before a client that has nothing in flight asks a silent server whether it waits for us (RFC 9002
+§6.2.2.1). A server acknowledges the ClientHello at once, but its TLS answers only milliseconds later: on a short path
+the usual time would send full-sized datagrams for nothing in every handshake."""
 
 
 @dataclass(slots=True)
@@ -257,7 +261,7 @@ class Recovery:
             which = next((s for s in reversed(self._spaces[:2]) if s.keys_out is not None), None)
             if which is not None:
                 since = max(space.sent.last_eliciting_at for space in self._spaces)
-                earliest = since + self.rtt.pto_base(0.0) * backoff
+                earliest = since + max(self.rtt.pto_base(0.0), UNBLOCKING_MIN) * backoff
         return earliest, which
 
     def on_timeout(self, now: float) -> TimeoutOutcome:

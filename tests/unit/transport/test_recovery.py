@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from quicfs.transport.cong_newreno import NewReno
+from quicfs.transport.crypto import initial_keys
 from quicfs.transport.frame_ack import AckFrame
 from quicfs.transport.pacer import Pacer
-from quicfs.transport.packet import PacketType
+from quicfs.transport.packet import VERSION_1, PacketType
 from quicfs.transport.path import CongestionState
 from quicfs.transport.pnspace import PacketNumberSpace
-from quicfs.transport.recovery import Recovery
+from quicfs.transport.recovery import UNBLOCKING_MIN, Recovery
 from quicfs.transport.rtt import RttEstimator
 from quicfs.transport.sent import SentRun
 from quicfs.transport.uapi import CryptoLevel
@@ -215,3 +216,15 @@ def test_a_window_that_is_not_used_does_not_grow() -> None:
     sender.send(4, 13, 2.0)
     sender.ack(2.1, (4, 13))
     assert sender.recovery.cong.cwnd == 2 * window
+
+
+@pytest.mark.parametrize(("round_trip", "due_after"), [(0.001, UNBLOCKING_MIN), (0.1, 0.3)])
+def test_a_client_with_nothing_in_flight_gives_the_servers_tls_its_time(
+    round_trip: float, due_after: float
+) -> None:
+    sender = Sender(confirmed=False)
+    sender.initial.keys_out = initial_keys(VERSION_1, bytes(8), is_server=False)[1]
+    sender.send(0, 0, 1.0, space=sender.initial)
+    sender.ack(1.0 + round_trip, (0, 0), space=sender.initial)
+    deadline = sender.recovery.loss_deadline(at_amplification_limit=False)
+    assert deadline == pytest.approx(1.0 + due_after)
