@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from collections import deque
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
 from quicfs.transport.wire import descriptor as wire
@@ -26,7 +27,7 @@ class QuicDescriptor(Protocol):
     """Errors are OSError. Calls that return None are carried out in order but may be so a little later; what
     became of them is known when `flush` returns, and any later call raises the first of their errors."""
 
-    async def getsockopt(self, optname: int) -> bytes: ...
+    def getsockopt(self, optname: int) -> Awaitable[bytes]: ...
 
     def setsockopt(self, optname: int, value: bytes) -> None: ...
 
@@ -66,10 +67,10 @@ class ModelDescriptor:
         self._changed = asyncio.Event()
         self._channel = Channel(sock, self._on_message, self._on_close, max_message=wire.MAX_MESSAGE)
 
-    async def getsockopt(self, optname: int) -> bytes:
+    def getsockopt(self, optname: int) -> Awaitable[bytes]:
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._call(Record(Op.GETSOCKOPT, optname=optname, seq=self._next_seq()), reply)
-        return await reply
+        return reply
 
     def setsockopt(self, optname: int, value: bytes) -> None:
         self._call(Record(Op.SETSOCKOPT, optname=optname, seq=self._next_seq(), payload=value), None)
