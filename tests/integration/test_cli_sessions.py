@@ -67,7 +67,7 @@ def test_the_second_connection_is_resumed(site: Site, cache: Path) -> None:
 
     async def body(address: Address) -> None:
         sizes = [await tls_bytes(address, options) for _ in range(3)]
-        assert sizes[1] == sizes[2] < sizes[0] - 300
+        assert max(sizes[1:]) < sizes[0] - 300  # reserved parameters make them differ by a few bytes
         assert len(os.listdir(cache)) == 1
 
     serving(site, body)
