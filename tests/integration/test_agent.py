@@ -412,7 +412,7 @@ def test_real_client_hello_of_another_implementation(pki: Pki, agents: Agents) -
         server = FakePort(b"server")
         server.receive(CryptoLevel.INITIAL, samba_hello())
         with pytest.raises(HandshakeError):
-            await hs.tls_server_hello_x509(net, server, timeout_ms=1000)
+            await hs.tls_server_hello_x509(net, server, timeout_ms=3000)
         assert "CRYPTO HANDSHAKE" in server.order
         assert (1, CryptoLevel.APP) in server.secrets
         assert server.set[SockOpt.ALPN] == b"smb"
