@@ -434,6 +434,7 @@ class Directories:
         assert errno_of(lambda: os.rmdir(folder / "a")) == errno.ENOTDIR
         assert errno_of(lambda: os.unlink(folder)) in (errno.EISDIR, errno.EPERM)
 
+    @pytest.mark.timeout(900)
     def test_ten_thousand_entries(self, folder: Path) -> None:
         names = {f"entry-{number:05}" for number in range(10_000)}
         for name in names:
