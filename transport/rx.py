@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from quicfs.transport import delivery, early_data, establish, key_update, limits, migration, versions
 from quicfs.transport.errors import ProtocolViolation, TransportErrorCode
-from quicfs.transport.frame import FRAME_CODECS, end_of_padding, parse_frame, parse_stream
+from quicfs.transport.frame import FRAME_CODECS, parse_frame, parse_stream, skip_padding_and_ping
 from quicfs.transport.frame_ops import FRAME_OPS
 from quicfs.transport.frame_type import FrameType
 from quicfs.transport.packet import (
@@ -337,13 +337,14 @@ def _process(
                 if fin:
                     conn.handle_stream_data(stream_id, offset, b"".join(pieces), True)
                     stream_id = -1
-            elif frame_type == 0:
-                pos = end_of_padding(payload, pos + 1, end)
+            elif frame_type <= FrameType.PING:
+                pinged, pos = skip_padding_and_ping(payload, pos, end)
+                asks = asks or pinged
             else:
                 frame_type, frame, pos = parse_frame(payload, pos, end, packet_type)
                 if FRAME_CODECS[frame_type].ack_eliciting:
                     asks = True
-                    if stream_id >= 0 and frame_type != FrameType.PING:
+                    if stream_id >= 0:
                         conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
                         stream_id = -1
                 FRAME_OPS[frame_type].process(conn, space, frame, now)

@@ -273,3 +273,11 @@ def test_padding_ends_with_the_first_other_byte_or_with_the_packet() -> None:
     assert frame.end_of_padding(payload, 1, len(payload)) == 60_000
     assert frame.end_of_padding(payload, 60_000, len(payload)) == 60_000
     assert frame.end_of_padding(payload, 60_001, 60_050) == 60_050
+
+
+def test_frames_of_one_byte_are_passed_at_once() -> None:
+    payload = memoryview(bytes(5) + b"\x01" * 1000 + bytes(7) + b"\x02")
+    assert frame.skip_padding_and_ping(payload, 0, len(payload)) == (True, 1012)
+    assert frame.skip_padding_and_ping(payload, 0, 5) == (False, 5)
+    assert frame.skip_padding_and_ping(payload, 1005, len(payload)) == (False, 1012)
+    assert frame.skip_padding_and_ping(payload, 1012, len(payload)) == (False, 1012)
