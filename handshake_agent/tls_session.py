@@ -40,6 +40,8 @@ from quicfs.transport.wire.netlink import Request
 
 _log = logging.getLogger("quicfs.handshake_agent")
 
+_WITHOUT_TICKETS = frozenset({b"smb"})
+"""Protocols whose clients are sent no session tickets: Samba's (4.25) breaks the connection off when one comes."""
 _MAX_ALPN = 255  # RFC 7301 §3.1
 
 
@@ -176,7 +178,7 @@ async def _drive(session: Session, descriptor: QuicDescriptor, resumption: Resum
     complete = session.advance()
     while True:
         _check_hello(session, complete)
-        if complete and resumption.ticket_key:
+        if complete and resumption.ticket_key and session.selected_alpn not in _WITHOUT_TICKETS:
             session.issue_ticket()
         parameters = _install(session, descriptor) or parameters
         if not told_alpn and session.selected_alpn is not None:
