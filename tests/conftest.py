@@ -47,6 +47,9 @@ def _is_there(thing: str) -> bool:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What commands keep for later goes to a directory of the tests, in child processes too."""
     before = os.environ.get("XDG_CACHE_HOME")
+    # The prepared Samba root is large, belongs to no test, and is kept from run to run.
+    kept = Path(before or Path.home() / ".cache") / "quicfs" / "samba-sid"
+    os.environ.setdefault("QUICFS_SAMBA_ROOT", str(kept))
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     yield
     if before is None:
