@@ -1,8 +1,11 @@
 """The contract that joins file systems to the protocols that carry them, and the local tree."""
 
 from quicfs.vfs.api import (
+    HANDLE_MAX,
     NOW,
+    Access,
     Attr,
+    Caller,
     Change,
     DirEntry,
     DirPage,
@@ -23,8 +26,11 @@ from quicfs.vfs.local import LocalTree
 assert __name__ == "quicfs.vfs", "import this package as quicfs.vfs"
 
 __all__ = [
+    "HANDLE_MAX",
     "NOW",
+    "Access",
     "Attr",
+    "Caller",
     "Change",
     "DirEntry",
     "DirPage",

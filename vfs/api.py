@@ -20,8 +20,11 @@ from typing import Final
 from quicfs.vfs.status import FsError, Status
 
 __all__ = [
+    "HANDLE_MAX",
     "NOW",
+    "Access",
     "Attr",
+    "Caller",
     "Change",
     "DirEntry",
     "DirPage",
@@ -40,6 +43,9 @@ __all__ = [
 
 NOW: Final = -1
 """In `SetAttr`: the server's own clock."""
+
+HANDLE_MAX: Final = 40
+"""Bytes of a handle (`FileSystem.handle`): with what a server adds it fits into the 64 of NFSv3."""
 
 
 class FileKind(enum.Enum):
@@ -67,6 +73,24 @@ class LockKind(enum.Enum):
     SHARED = "shared"
     EXCLUSIVE = "exclusive"
     UNLOCK = "unlock"
+
+
+class Access(enum.Flag):
+    """What somebody may do with an object; the bits of access(2)."""
+
+    NONE = 0
+    READ = enum.auto()
+    WRITE = enum.auto()
+    EXECUTE = enum.auto()  # of a directory: search
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """In whose name a call is made: user, group and further groups, as numbers of this machine."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
 
 
 class Node:
@@ -260,6 +284,34 @@ class FileSystem(ABC):
     async def fsync(self, node: Node) -> None:
         """Names and attributes of `node` are on stable storage when this returns."""
 
+    def as_caller(self, caller: Caller) -> FileSystem:
+        """The same tree with the rights of `caller`: what is refused to them is ACCESS or NOT_PERMITTED, and what they
+        make is theirs. Nodes belong to both. A tree that has one user only returns itself."""
+        return self
+
+    async def access(self, node: Node, wanted: Access) -> Access:
+        """Those of `wanted` that would be allowed. A tree that cannot tell says all: it refuses when the time comes."""
+        return wanted
+
+    async def handle(self, node: Node) -> bytes:
+        """At most `HANDLE_MAX` bytes that name this object for as long as it exists, also after a restart, wherever it is
+        moved to in the tree; never those of another object."""
+        raise FsError(Status.NOT_SUPPORTED, "persistent handles")
+
+    async def from_handle(self, handle: bytes) -> tuple[Node, Attr]:
+        """The object that `handle` named. STALE if it is gone, or if the bytes make no sense."""
+        raise FsError(Status.NOT_SUPPORTED, "persistent handles")
+
+    async def parent(self, node: Node) -> tuple[Node, Attr]:
+        """The directory that holds the directory `node`; NOT_FOUND for the root."""
+        raise FsError(Status.NOT_SUPPORTED, "parent directories")
+
+    async def mknod(
+        self, directory: Node, path: str, kind: FileKind, mode: int = 0o644, rdev: int = 0
+    ) -> tuple[Node, Attr]:
+        """A FIFO, a socket, a character or block device (`rdev` as os.makedev makes it)."""
+        raise FsError(Status.NOT_SUPPORTED, "special files")
+
     async def getxattr(self, node: Node, name: str) -> bytes:
         raise FsError(Status.NOT_SUPPORTED, "extended attributes")
 
@@ -282,6 +334,13 @@ class FileSystem(ABC):
     ) -> int:
         """Copy inside the file system; returns the bytes copied, 0 at the end of `source`."""
         raise FsError(Status.NOT_SUPPORTED, "copying inside the file system")
+
+    async def clone_range(
+        self, source: OpenFile, offset: int, target: OpenFile, target_offset: int, length: int
+    ) -> None:
+        """As `copy_range` over the whole of the range (`length` 0: up to the end), atomic, by sharing blocks; NOT_SUPPORTED
+        where the disk cannot."""
+        raise FsError(Status.NOT_SUPPORTED, "cloning")
 
     async def close(self) -> None:
         """Give everything back. No call is under way or follows."""
