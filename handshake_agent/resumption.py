@@ -2,6 +2,7 @@
 
 A server that asks for client certificates issues no tickets: each of its connections shows a certificate anew, so that
 one that expired or whose CA was taken out of the truststore counts no longer, and the identity is the one shown now.
+Nor does a server whose consumer wants none. Neither takes tickets that were issued before.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ MAX_TICKETS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the consumer's socket says: its SESSION_TICKET, and of CONFIG `early_data` and the time (s) for a ticket to
-    come."""
+    """What the consumer's socket says: its SESSION_TICKET, and of CONFIG `early_data`, the time (s) for a ticket to
+    come, and whether a server may issue one."""
 
     ticket: bytes = b""
     early_data: bool = False
     wait_s: int = 0
+    issue: bool = True
 
 
 class Resumer:
@@ -70,7 +72,7 @@ class Resumer:
         *,
         asks_certificate: bool,
     ) -> Resumption:
-        if asks_certificate:
+        if asks_certificate or not wish.issue:
             return Resumption()
         # A ticket's early data are for the protocol that it was issued for; with several, TLS could choose another.
         early = wish.early_data and len(alpn) == 1

@@ -40,8 +40,6 @@ from quicfs.transport.wire.netlink import Request
 
 _log = logging.getLogger("quicfs.handshake_agent")
 
-_WITHOUT_TICKETS = frozenset({b"smb"})
-"""Protocols whose clients are sent no session tickets: Samba's (4.25) breaks the connection off when one comes."""
 _MAX_ALPN = 255  # RFC 7301 §3.1
 
 
@@ -167,7 +165,9 @@ async def _ask(descriptor: QuicDescriptor) -> _Asked:
         request = CertificateRequest(config.certificate_request)
     except ValueError:
         raise failures.invalid_request("the socket's CONFIG makes no sense") from None
-    wish = Wish(ticket, bool(config.early_data), config.receive_session_ticket)
+    wish = Wish(
+        ticket, bool(config.early_data), config.receive_session_ticket, issue=not config.no_session_ticket
+    )
     return _Asked(protocols, params, cipher, request, wish)
 
 
@@ -178,7 +178,7 @@ async def _drive(session: Session, descriptor: QuicDescriptor, resumption: Resum
     complete = session.advance()
     while True:
         _check_hello(session, complete)
-        if complete and resumption.ticket_key and session.selected_alpn not in _WITHOUT_TICKETS:
+        if complete and resumption.ticket_key:
             session.issue_ticket()
         parameters = _install(session, descriptor) or parameters
         if not told_alpn and session.selected_alpn is not None:

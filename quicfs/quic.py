@@ -157,8 +157,11 @@ class QuicListener:
         alpn: bytes,
         on_stream: Callable[[ByteStream], Awaitable[None]],
         reset_key: bytes | None,
+        *,
+        session_tickets: bool,
     ) -> None:
         self._net = net
+        self._session_tickets = session_tickets
         self._reset_key = reset_key
         self._alpn = alpn
         self._on_stream = on_stream
@@ -178,6 +181,8 @@ class QuicListener:
         )
         listener = QuicSocket(self._net, config=config)
         listener.setsockopt(SockOpt.ALPN, self._alpn)
+        options = replace(listener.options, no_session_ticket=int(not self._session_tickets))
+        listener.setsockopt(SockOpt.CONFIG, options.pack())
         listener.bind(address)
         try:
             listener.listen()
@@ -240,15 +245,17 @@ async def listen_streams(
     on_stream: Callable[[ByteStream], Awaitable[None]],
     *,
     reset_key: bytes | None = None,
+    session_tickets: bool = True,
 ) -> QuicListener:
     """Listen on every address of `address.host`. Port 0 takes a free one, the same for all of them.
 
     A server that comes back on the same port with the same `reset_key` resets the connections of its former life.
+    `session_tickets` False: clients get none, for those that cannot bear them.
 
     Raises OSError whose text names the address.
     """
     loop = asyncio.get_running_loop()
-    listener = QuicListener(net, alpn, on_stream, reset_key)
+    listener = QuicListener(net, alpn, on_stream, reset_key, session_tickets=session_tickets)
     try:
         found = await loop.getaddrinfo(*address.pair, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     except OSError as error:

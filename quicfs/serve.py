@@ -55,7 +55,10 @@ async def serve_until_told(options: ServeOptions) -> None:
 
         net = await cleanup.enter_async_context(server_net(options.agent))
         key = kept_reset_key(state_directory())
-        listener = await listen_streams(net, options.listen, ALPN, server.serve_stream, reset_key=key)
+        # Samba's client (4.25) breaks the connection off when a session ticket comes.
+        listener = await listen_streams(
+            net, options.listen, ALPN, server.serve_stream, reset_key=key, session_tickets=False
+        )
         cleanup.push_async_callback(listener.aclose)
         url = Url(reachable(options.listen, listener.address.port), name)
         also = ""

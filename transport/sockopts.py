@@ -55,8 +55,14 @@ _CHOICES: Final[dict[str, tuple[int, ...]]] = {
     # what is written in one turn of the event loop shares packets already.
     "stream_data_nodelay": (0, 1),
     "certificate_request": tuple(uapi.CertificateRequest),
+    "no_session_ticket": (0, 1),
 }
-_FOR_THE_AGENT: Final = ("payload_cipher_type", "certificate_request", "receive_session_ticket")
+_FOR_THE_AGENT: Final = (
+    "payload_cipher_type",
+    "certificate_request",
+    "receive_session_ticket",
+    "no_session_ticket",
+)
 
 
 def _set_config(sock: QuicSocket, value: bytes) -> None:

@@ -233,7 +233,7 @@ class TransportParam(UapiStruct):
 class Config(UapiStruct):
     """Option CONFIG. Times in microseconds; 0 leaves the default."""
 
-    LAYOUT: ClassVar[struct.Struct] = struct.Struct("@4I6B2xI")
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("@4I7BxI")
     version: int = 0
     plpmtud_probe_interval: int = 0
     initial_smoothed_rtt: int = 0
@@ -244,6 +244,7 @@ class Config(UapiStruct):
     receive_session_ticket: int = 0  # client: seconds after the handshake in which a ticket is taken
     certificate_request: int = 0  # CertificateRequest
     early_data: int = 0  # offer or accept 0-RTT; one of the reserved bytes of Linux
+    no_session_ticket: int = 0  # server: issue none; another of them
     keepalive_probe_interval: int = 0
 
 

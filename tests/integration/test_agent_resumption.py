@@ -98,6 +98,23 @@ def test_nobody_waits_for_a_ticket(agents: Agents, pki: Pki) -> None:
     run(main, agents.private(config(pki))[0])
 
 
+def test_a_server_may_issue_none(agents: Agents, pki: Pki) -> None:
+    """Neither does it take one that it issued before."""
+    without = Config(no_session_ticket=1)
+
+    async def main(net: HandshakeNet) -> None:
+        for ticket in (b"", await shake(net, pair())):
+            ports = pair(ticket, server=without)
+            for outcome in await both(net, *ports):
+                assert isinstance(outcome, HandshakeResult)
+            assert not resumed(ports)
+            await asyncio.sleep(0.1)
+            assert SockOpt.SESSION_TICKET not in ports[0].set
+            net.release(ports[0])
+
+    run(main, agents.private(config(pki))[0])
+
+
 def test_waiting_for_a_ticket_ends(agents: Agents, pki: Pki) -> None:
     """The descriptor closes when the time is over, and when the net is closed; both without a word."""
 

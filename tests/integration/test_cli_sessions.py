@@ -50,10 +50,10 @@ async def tls_bytes(address: Address, options: AgentOptions) -> int:
             await stream.aclose()
 
 
-def serving(site: Site, body: Callable[[Address], Awaitable[None]]) -> None:
+def serving(site: Site, body: Callable[[Address], Awaitable[None]], *, tickets: bool = True) -> None:
     async def main() -> None:
         async with server_net(AgentOptions(cert=site.files.cert, key=site.files.key)) as net:
-            listener = await listen_streams(net, Address("localhost", 0), ALPN, echo)
+            listener = await listen_streams(net, Address("localhost", 0), ALPN, echo, session_tickets=tickets)
             try:
                 await body(Address("localhost", listener.address.port))
             finally:
@@ -71,6 +71,16 @@ def test_the_second_connection_is_resumed(site: Site, cache: Path) -> None:
         assert len(os.listdir(cache)) == 1
 
     serving(site, body)
+
+
+def test_a_server_without_tickets(site: Site, cache: Path) -> None:
+    options = AgentOptions(ca=site.files.ca)
+
+    async def body(address: Address) -> None:
+        sizes = [await tls_bytes(address, options) for _ in range(2)]
+        assert sizes[1] > sizes[0] - 50  # a signature is longer or shorter
+
+    serving(site, body, tickets=False)
 
 
 def test_other_authorities_mean_a_full_handshake(site: Site, cache: Path, tmp_path: Path) -> None:

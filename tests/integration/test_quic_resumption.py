@@ -153,6 +153,22 @@ def test_resumption(agents: Agents, pki: Pki) -> None:
     with_rig(agents, pki, body)
 
 
+def test_a_listener_without_tickets(agents: Agents, pki: Pki) -> None:
+    """What its CONFIG says holds for the connections that it accepts; a token comes all the same."""
+
+    async def body(rig: Rig) -> None:
+        for _ in range(2):
+            conn = await rig.dial(events=True)
+            await rig.shake(conn)
+            received = await conn.recvmsg()
+            assert received.data[0] == Event.NEW_TOKEN
+            assert await ask(conn) == REQUEST.upper()
+            assert not conn.getsockopt(SockOpt.SESSION_TICKET)
+            await conn.close()
+
+    with_rig(agents, pki, body, Config(no_session_ticket=1))
+
+
 def test_a_token_saves_the_retry(agents: Agents, pki: Pki) -> None:
     async def body(rig: Rig) -> None:
         first = await rig.dial(events=True)

@@ -238,6 +238,7 @@ def test_what_cannot_be_is_refused() -> None:
             Config(validate_peer_address=2),
             Config(stream_data_nodelay=2),
             Config(certificate_request=3),
+            Config(no_session_ticket=2),
         ):
             refused(errno.EINVAL, sock.setsockopt, SockOpt.CONFIG, config.pack())
         sock.setsockopt(SockOpt.CONFIG, Config(plpmtud_probe_interval=30_000_000).pack())

@@ -28,7 +28,7 @@ EXAMPLES: list[uapi.UapiStruct] = [
     uapi.StreamInfo(4, uapi.StreamFlags.FIN | uapi.StreamFlags.NEW),
     uapi.HandshakeInfo(uapi.CryptoLevel.HANDSHAKE),
     uapi.TransportParam(*range(1, 19)),
-    uapi.Config(*range(1, 11)),
+    uapi.Config(*range(1, 12)),
     uapi.CryptoSecret(1, uapi.CryptoLevel.APP, uapi.TlsCipher.AES_GCM_256, bytes(range(48))),
     uapi.ErrInfo(-1, 7),
     uapi.ConnectionIdInfo(1, 2, 3),
@@ -77,6 +77,7 @@ def test_value_out_of_range() -> None:
 def test_offsets() -> None:
     assert struct.unpack_from("=I", uapi.Config(keepalive_probe_interval=9).pack(), 24) == (9,)
     assert uapi.Config(certificate_request=2).pack()[20] == 2
+    assert uapi.Config(no_session_ticket=1).pack()[22] == 1
     assert struct.unpack_from("=Q", uapi.TransportParam(max_data=5).pack(), 24) == (5,)
     assert struct.unpack_from("=Q", uapi.StreamUpdate(0, 0, 0, 5).pack(), 16) == (5,)
     assert uapi.CryptoSecret(1, 2, 51, b"x").pack()[8:10] == b"x\0"
