@@ -21,7 +21,7 @@ from quicfs.agents import client_net, server_net
 from quicfs.errors import UserError
 from quicfs.options import AgentOptions
 from quicfs.transport import sockaddr, uapi
-from quicfs.transport.config import ConnectionConfig
+from quicfs.transport.config import ConnectionConfig, default_parameters
 from quicfs.transport.handshake import HandshakeNet, HandshakeRequest
 from quicfs.transport.qlog.directory import QlogDirectory
 from quicfs.transport.socket import QuicSocket
@@ -30,6 +30,7 @@ from tests.interop.contract import H3, Contract, Request, Unsupported, run
 from tests.interop.web import Dialect, FileServer, Http09, fetch_all
 
 HANDSHAKE_MS: Final = 30_000
+IDLE_MS: Final = 120_000
 MAX_CONNECTIONS: Final = 256
 RUNNER_CLIENTS: Final = ((socket.AF_INET, "193.167.0.100"), (socket.AF_INET6, "fd00:cafe:cafe::100"))
 """The client's addresses in the runner."""
@@ -173,7 +174,9 @@ def speak(contract: Contract) -> Dialect:
 
 
 def make_socket(net: HandshakeNet, contract: Contract) -> QuicSocket:
-    config = ConnectionConfig(trace=QlogDirectory.from_environment())
+    # A third of all datagrams lost: probes that back off must not meet the idle timeout within the case's time.
+    parameters = replace(default_parameters(), max_idle_timeout_ms=IDLE_MS)
+    config = ConnectionConfig(parameters, trace=QlogDirectory.from_environment())
     if contract.case == "v2":
         # The client begins with version 1 and says that it would rather speak version 2; the server obliges.
         begin = uapi.QUIC_VERSION_2 if contract.is_server else uapi.QUIC_VERSION_1
