@@ -294,8 +294,8 @@ class FileSystem(ABC):
         return wanted
 
     async def handle(self, node: Node) -> bytes:
-        """At most `HANDLE_MAX` bytes that name this object for as long as it exists, also after a restart, wherever it is
-        moved to in the tree; never those of another object."""
+        """At most `HANDLE_MAX` bytes that name this object for as long as it exists, also after a restart, wherever it
+        is moved to in the tree; never those of another object."""
         raise FsError(Status.NOT_SUPPORTED, "persistent handles")
 
     async def from_handle(self, handle: bytes) -> tuple[Node, Attr]:
@@ -338,8 +338,8 @@ class FileSystem(ABC):
     async def clone_range(
         self, source: OpenFile, offset: int, target: OpenFile, target_offset: int, length: int
     ) -> None:
-        """As `copy_range` over the whole of the range (`length` 0: up to the end), atomic, by sharing blocks; NOT_SUPPORTED
-        where the disk cannot."""
+        """As `copy_range` over the whole of the range (`length` 0: up to the end), atomic, by sharing blocks;
+        NOT_SUPPORTED where the disk cannot."""
         raise FsError(Status.NOT_SUPPORTED, "cloning")
 
     async def close(self) -> None:
