@@ -31,6 +31,7 @@ from quicfs.vfs.errno_table import fs_error
 from quicfs.vfs.local_attr import ObjectKey
 from quicfs.vfs.local_dir import Listings
 from quicfs.vfs.local_file import FileContext, LocalFile, truncate
+from quicfs.vfs.local_handle import Handles
 from quicfs.vfs.local_node import O_DIR, O_NODE, LocalNode, NodeTable
 from quicfs.vfs.local_watch import LocalWatch
 from quicfs.vfs.names import encode_path, split_path
@@ -64,6 +65,7 @@ class LocalTree(FileSystem):
         self._pool = ThreadPoolExecutor(POOL_THREADS, "quicfs-disk")
         self._files = FileContext(self._nodes.stat, self._pool, read_only)
         self._listings = Listings(self._nodes.stat, self._pool)
+        self._handles = Handles(self._nodes, self._pool)
         self._watches: set[LocalWatch] = set()
         self._closed = False
 
@@ -142,6 +144,15 @@ class LocalTree(FileSystem):
         watch = LocalWatch(self._nodes.directory_fd(directory), recursive=recursive)
         self._watches.add(watch)
         return watch
+
+    # Names for good
+
+    async def handle(self, node: Node) -> bytes:
+        """See `local_handle`."""
+        return self._handles.of(self._nodes.own(node))
+
+    async def from_handle(self, handle: bytes) -> tuple[LocalNode, Attr]:
+        return await self._handles.find(handle)
 
     # Opening
 
@@ -384,6 +395,7 @@ class LocalTree(FileSystem):
         self._closed = True
         for watch in self._watches:
             watch.close()
+        self._handles.close()
         self._nodes.close()
         self._pool.shutdown(wait=False)
 

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from quicfs.vfs.api import Attr, FileKind, Node
 from quicfs.vfs.errno_table import fs_error
+from quicfs.vfs.kernel_handle import KernelHandles
 from quicfs.vfs.local_attr import ObjectKey, StatReader
 from quicfs.vfs.openat2 import open_beneath
 from quicfs.vfs.status import FsError, Status
@@ -23,14 +24,18 @@ from quicfs.vfs.status import FsError, Status
 O_NODE: Final = os.O_PATH | os.O_NOFOLLOW
 O_DIR: Final = os.O_PATH | os.O_DIRECTORY
 
+BY_KERNEL: Final = b"\x01"
+"""First byte of a handle that is the kernel's from there on."""
+
 
 class LocalNode(Node):
     """One object. Made by `NodeTable` only, one per key."""
 
-    __slots__ = ("__weakref__", "key", "path")
+    __slots__ = ("__weakref__", "handle", "key", "path")
 
     def __init__(self, key: ObjectKey, path: bytes) -> None:
         self.key = key
+        self.handle: bytes | None = None  # once somebody asked for it
         self.path = path  # from the root, b"" for the root itself
 
     def child_path(self, name: bytes) -> bytes:
@@ -45,6 +50,7 @@ class NodeTable:
 
     def __init__(self, root_fd: int, max_directories: int) -> None:
         self.root_fd = root_fd
+        self.kernel = KernelHandles(root_fd)
         self.stat = StatReader()
         self._max_directories = max(max_directories, 4)
         self._nodes: WeakValueDictionary[ObjectKey, LocalNode] = WeakValueDictionary()
@@ -62,7 +68,7 @@ class NodeTable:
 
     def directory_fd(self, node: Node) -> int:
         """An O_PATH descriptor of a directory, good until the next but one call of this table."""
-        local = self._own(node)
+        local = self.own(node)
         if local is self.root:
             return self.root_fd
         fd = self._directories.get(local)
@@ -89,22 +95,38 @@ class NodeTable:
 
     def path_of(self, fd: int, otherwise: bytes) -> bytes:
         """Where the kernel sees the object of `fd` now, from the root; a hint that every use checks."""
+        return self.below_root(fd) or otherwise
+
+    def below_root(self, fd: int) -> bytes | None:
+        """As `path_of`: b"" for the root itself, None for what the kernel does not see below it."""
         here = os.fsencode(os.readlink(f"/proc/self/fd/{fd}"))
         root = os.fsencode(os.readlink(f"/proc/self/fd/{self.root_fd}")).rstrip(b"/")
-        return here[len(root) + 1 :] if here.startswith(root + b"/") else otherwise
+        if here.startswith(root + b"/"):
+            return here[len(root) + 1 :]
+        return b"" if here == root else None
+
+    def living(self, key: ObjectKey) -> LocalNode | None:
+        return self._nodes.get(key)
 
     def getattr(self, node: Node) -> Attr:
         """Attributes of any node; STALE when its path leads to another object now."""
-        fd, cached, attr = self._checked(self._own(node))
+        fd, cached, attr = self._checked(self.own(node))
         if not cached:
             os.close(fd)
         return attr
+
+    def getattr_inside(self, local: LocalNode) -> Attr:
+        """As `getattr`; STALE also for an open directory that was moved out of the tree."""
+        fd = self._directories.get(local)
+        if fd is not None and self.below_root(fd) is None:
+            raise FsError(Status.STALE, os.fsdecode(local.path))
+        return self.getattr(local)
 
     @contextmanager
     def opened(self, node: Node) -> Iterator[tuple[int, Attr]]:
         """An O_PATH descriptor of any node, checked to be the same object, and its attributes. While the
         block suspends, the descriptor stays ours."""
-        fd, cached, attr = self._checked(self._own(node))
+        fd, cached, attr = self._checked(self.own(node))
         if cached:
             fd = os.dup(fd)
         try:
@@ -128,10 +150,36 @@ class NodeTable:
         for fd in self._directories.values():
             os.close(fd)
         self._directories.clear()
+        self.kernel.close()
         os.close(self.root_fd)
 
     def _checked(self, local: LocalNode) -> tuple[int, bool, Attr]:
         """A descriptor, whether it belongs to the cache, and the attributes."""
+        try:
+            return self._at_path(local)
+        except FsError as error:
+            if error.status is not Status.STALE or not self._moved(local):
+                raise
+        return self._at_path(local)
+
+    def _moved(self, local: LocalNode) -> bool:
+        """Whether the kernel knows by the node's handle that it has another path now; the node has it then."""
+        if local.handle is None or not local.handle.startswith(BY_KERNEL):
+            return False
+        try:
+            fd = self.kernel.open(local.handle[len(BY_KERNEL) :])
+        except OSError:
+            return False
+        try:
+            where = self.below_root(fd) if os.fstat(fd).st_nlink else None
+        finally:
+            os.close(fd)
+        if not where or where == local.path:
+            return False
+        local.path = where
+        return True
+
+    def _at_path(self, local: LocalNode) -> tuple[int, bool, Attr]:
         cached = True
         fd = self.root_fd if local is self.root else self._directories.get(local, -1)
         if fd < 0:
@@ -140,6 +188,10 @@ class NodeTable:
                 fd = open_beneath(self.root_fd, local.path, O_NODE)
             except OSError as error:
                 raise self._gone(local, error) from None
+            except FsError as error:
+                if error.status is Status.ACCESS:  # a directory on the way is a link out of the tree now
+                    raise FsError(Status.STALE, error.detail) from None
+                raise
         key, attr = self.stat.of_descriptor(fd)
         # An open directory outlives its name. (What was found by its name has one, whatever the count says:
         # some file systems in user space always report 0.)
@@ -152,7 +204,8 @@ class NodeTable:
             cached = True
         return fd, cached, attr
 
-    def _own(self, node: Node) -> LocalNode:
+    def own(self, node: Node) -> LocalNode:
+        """`node` itself; STALE if another file system made it."""
         if not isinstance(node, LocalNode) or self._nodes.get(node.key) is not node:
             raise FsError(Status.STALE, "a node of another file system")
         return node
