@@ -18,8 +18,8 @@ from quicfs.service import announce, reachable, tell_service_manager, told_to_st
 from quicfs.smb.auth import NtlmAuthenticator
 from quicfs.smb.ntlm import TargetNames
 from quicfs.smb.server import Share, SmbServer
-from quicfs.smb.tcp import listen_tcp
 from quicfs.smb.users import UserDb
+from quicfs.transport.tcp_stream import listen_tcp
 from quicfs.url import Address, Url
 from quicfs.vfs.local import LocalTree
 

@@ -25,8 +25,8 @@ from quicfs.smb.client.shares import list_shares
 from quicfs.smb.ntlm import Credentials, TargetNames
 from quicfs.smb.server.server import SmbServer
 from quicfs.smb.server.shares import Share
-from quicfs.smb.tcp import TcpStream, connect_tcp, listen_tcp
 from quicfs.smb.users import UserDb
+from quicfs.transport.tcp_stream import TcpStream, connect_tcp, listen_tcp
 from quicfs.vfs.api import NOW, FileKind, LockKind, Node, OpenFile, OpenFlags, SetAttr
 from quicfs.vfs.local import LocalTree
 from quicfs.vfs.status import FsError, Status

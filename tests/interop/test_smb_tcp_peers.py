@@ -23,8 +23,8 @@ from impacket.smbconnection import SessionError, SMBConnection
 from quicfs.smb.auth import NtlmAuthenticator
 from quicfs.smb.ntlm import TargetNames
 from quicfs.smb.server import Share, SmbServer
-from quicfs.smb.tcp import listen_tcp
 from quicfs.smb.users import nt_hash
+from quicfs.transport.tcp_stream import listen_tcp
 from quicfs.vfs.local import LocalTree
 
 pytestmark = pytest.mark.interop

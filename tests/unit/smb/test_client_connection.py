@@ -40,8 +40,8 @@ from quicfs.smb.messages.session import SessionSetupRequest, SessionSetupRespons
 from quicfs.smb.messages.simple import EMPTY_BODY
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.smb.signing import Signer
-from quicfs.smb.tcp import TcpStream
 from quicfs.smb.transform import Sealer
+from quicfs.transport.tcp_stream import TcpStream
 
 ECHO = Operation(Command.ECHO, (EMPTY_BODY,))
 KEY = bytes(range(16))

@@ -16,8 +16,8 @@ from quicfs.smb.client.filesystem import SmbFileSystem
 from quicfs.smb.ntlm import Credentials, TargetNames
 from quicfs.smb.server.server import SmbServer
 from quicfs.smb.server.shares import Share
-from quicfs.smb.tcp import TcpStream
 from quicfs.smb.users import nt_hash
+from quicfs.transport.tcp_stream import TcpStream
 from quicfs.vfs.api import LockKind, OpenFlags
 from quicfs.vfs.local import LocalTree
 from quicfs.vfs.status import FsError, Status

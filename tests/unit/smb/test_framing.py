@@ -10,7 +10,7 @@ from collections import deque
 import pytest
 
 from quicfs.smb.framing import MAX_MESSAGE, FramingError, MessageStream
-from quicfs.smb.tcp import TcpStream, connect_tcp, listen_tcp
+from quicfs.transport.tcp_stream import TcpStream, connect_tcp, listen_tcp
 
 
 class Pieces:

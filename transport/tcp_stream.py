@@ -15,7 +15,7 @@ from typing import Final
 
 __all__ = ["TcpListener", "TcpStream", "connect_tcp", "listen_tcp"]
 
-_log = logging.getLogger("quicfs.smb")
+_log = logging.getLogger("quicfs.transport")
 
 _SLAB: Final = 256 * 1024  # what is received goes into slabs of this size, cut into views
 _SLAB_TAIL: Final = 32 * 1024  # a slab with less room than this is left to its views

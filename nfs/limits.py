@@ -1,0 +1,21 @@
+"""Every bound on what an NFS peer can make us hold or do. Sizes in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- RPC
+MAX_MESSAGE: Final = 4 << 20  # of one RPC message: four times the largest READ or WRITE
+MAX_FRAGMENTS: Final = 1_024  # records of one message (RFC 5531 §11)
+SILENCE_S: Final = 30.0  # within a message that has begun; then the stream is given up
+MAX_AUTH: Final = 400  # body of a credential or a verifier (RFC 5531 §8.2)
+MAX_MACHINE_NAME: Final = 255  # RFC 5531 appendix A
+MAX_GIDS: Final = 16
+MAX_KNOWN_CREDENTIALS: Final = 1_024  # whose bytes are not taken apart again
+MAX_CALLS: Final = 64  # of one stream that wait for something; more are read when one of them is done
+GATHERED: Final = 1 << 20  # replies that are collected before they are sent
+FAIR_CALLS: Final = 64  # calls carried out before other streams get a turn
+MAX_MISDIRECTED: Final = 16  # messages of the wrong direction on a QUIC stream that are discarded in silence
+MAX_STREAMS: Final = 64  # that a client may have open on one QUIC connection
+MAX_CALLBACK_STREAMS: Final = 4  # that a server may have open on one QUIC connection
+FIRST_CALL_S: Final = 30.0  # a connection without any stream
