@@ -128,7 +128,8 @@ class StateOwner(Struct):
     owner: Annotated[bytes, Opaque(OPAQUE_LIMIT)]
 
 
-OpenOwner = LockOwner = StateOwner
+OpenOwner = StateOwner
+LockOwner = StateOwner
 
 
 @struct
