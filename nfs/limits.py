@@ -19,3 +19,12 @@ MAX_MISDIRECTED: Final = 16  # messages of the wrong direction on a QUIC stream 
 MAX_STREAMS: Final = 64  # that a client may have open on one QUIC connection
 MAX_CALLBACK_STREAMS: Final = 4  # that a server may have open on one QUIC connection
 FIRST_CALL_S: Final = 30.0  # a connection without any stream
+
+# --- the served tree
+MAX_VIEWS: Final = 1024  # callers of one export whose view of the tree is kept
+MAX_VOLATILE_HANDLES: Final = 65536  # objects of trees that have no handles of their own
+MAX_OWNERS: Final = 4096  # users, and groups, whose names are remembered
+COMPILE_AFTER: Final = 8  # requests for the same set of attributes before it gets a function of its own
+MAX_ENCODERS: Final = 256  # of these
+MAX_IO: Final = 1 << 20  # of one READ or WRITE
+MAX_LISTING: Final = 1 << 20  # of one READDIR's results
