@@ -22,6 +22,7 @@ from quicfs.nfs.v4.types import (
 from quicfs.nfs.xdr import (
     Chain,
     Codec,
+    PackedChain,
     Packer,
     String,
     Struct,
@@ -139,18 +140,19 @@ class Entry(Struct):
     attrs: Fattr
 
 
-class PackedEntries:
+_ENTRY: Final = _struct.Struct(">IQI")
+
+
+class PackedEntries(PackedChain):
     """Entries packed one by one as they are found, up to the bytes that a client asked for."""
 
     OVERHEAD: Final = 16  # of READDIR4resok beside the entries: verifier, end of the list, eof
 
-    __slots__ = ("_limit", "count", "packer")
+    __slots__ = ()
 
     def __init__(self, maxcount: int) -> None:
-        """`maxcount`: bytes of the whole READDIR4resok."""
-        self.packer = Packer()
-        self.count = 0
-        self._limit = maxcount - self.OVERHEAD
+        """`maxcount`: bytes of the whole READDIR4resok (§18.23.3)."""
+        super().__init__(maxcount - self.OVERHEAD)
 
     def add(self, cookie: int, name: str, attrs: Attributes | PackedFattr) -> bool:
         """False if there is no room for this one; it is not added then."""
@@ -161,23 +163,10 @@ class PackedEntries:
         buffer += raw
         buffer += PADDING[len(raw) & 3]
         pack_fattr(attrs, self.packer)
-        if len(buffer) > self._limit:
-            del buffer[before:]
-            return False
-        self.count += 1
-        return True
+        return self.fits(before)
 
 
-_ENTRY: Final = _struct.Struct(">IQI")
 _pack_list, _unpack_list = codec(Annotated[list[Entry], Chain()])
-
-
-def _pack_entries(value: Sequence[Entry] | PackedEntries, packer: Packer) -> None:
-    if isinstance(value, PackedEntries):
-        packer.buffer += value.packer.buffer
-        packer.uint32(0)
-    else:
-        _pack_list(value, packer)
 
 
 @struct
@@ -185,7 +174,7 @@ class ReaddirResok(Struct):
     """`entries` is a list when unpacked; PackedEntries will do as well when packed."""
 
     cookieverf: Verifier
-    entries: Annotated[Sequence[Entry] | PackedEntries, Codec(_pack_entries, _unpack_list)]
+    entries: Annotated[Sequence[Entry] | PackedEntries, Codec(PackedChain.or_list(_pack_list), _unpack_list)]
     eof: bool
 
 

@@ -22,6 +22,7 @@ Whatever a peer sent, unpacking ends with a value or with XdrError, and allocate
 
 from __future__ import annotations
 
+from quicfs.nfs.xdr.chain import PackedChain
 from quicfs.nfs.xdr.compiler import Struct, codec, struct
 from quicfs.nfs.xdr.notes import (
     Array,
@@ -51,6 +52,7 @@ __all__ = [
     "Int32",
     "Int64",
     "Opaque",
+    "PackedChain",
     "Packer",
     "Payload",
     "String",

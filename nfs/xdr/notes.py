@@ -67,7 +67,7 @@ class Switch:
     """`arms[tag]` is the class of the value under that tag, None for void. Unknown tags are an error."""
 
     tag: type[enum.IntEnum]
-    arms: Mapping[int, type | None]
+    arms: Mapping[int, type | None] = field(hash=False)
 
 
 @dataclass(frozen=True)
@@ -87,4 +87,4 @@ class Inline:
     codes: tuple[str, ...]
     pack: tuple[str, ...]
     unpack: str
-    names: Mapping[str, Any] = field(default_factory=dict)
+    names: Mapping[str, Any] = field(default_factory=dict, hash=False)
