@@ -18,6 +18,7 @@ from quicfs.vfs.api import Attr, DirEntry, DirPage
 from quicfs.vfs.descriptor import Descriptor
 from quicfs.vfs.local_attr import StatReader
 from quicfs.vfs.local_node import LocalNode
+from quicfs.vfs.local_rights import Rights
 
 MAX_SNAPSHOTS: Final = 64
 MAX_SNAPSHOT_NAMES: Final = 1 << 20
@@ -52,10 +53,14 @@ class Listings:
         self._snapshots: OrderedDict[LocalNode, Names] = OrderedDict()
         self._held = 0
 
-    async def page(self, node: LocalNode, dir_fd: int, attr: Attr, cookie: int, limit: int) -> DirPage:
-        """`limit` entries after `cookie`. `dir_fd` (O_PATH) need not outlive the first step."""
-        # The one component "." of an open directory leads nowhere else.
-        directory = Descriptor(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd))
+    async def page(
+        self, node: LocalNode, dir_fd: int, attr: Attr, cookie: int, limit: int, rights: Rights
+    ) -> DirPage:
+        """`limit` entries after `cookie`. `dir_fd` (O_PATH) need not outlive the first step. `rights` must be
+        enough to read the directory and to search it."""
+        with rights:
+            # The one component "." of an open directory leads nowhere else.
+            directory = Descriptor(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd))
         try:
             names = self._snapshots.get(node) if cookie else None
             if names is None:
@@ -63,7 +68,7 @@ class Listings:
                     names = await directory.run(self._pool, _read_names)
                 else:
                     names = _read_names(directory.fd)
-            return await self._fill(node, directory.fd, names, cookie, limit)
+            return await self._fill(node, directory.fd, names, cookie, limit, rights)
         finally:
             directory.close()
 
@@ -85,24 +90,27 @@ class Listings:
         if names is not None:
             self._held -= len(names[0])
 
-    async def _fill(self, node: LocalNode, fd: int, names: Names, cookie: int, limit: int) -> DirPage:
+    async def _fill(
+        self, node: LocalNode, fd: int, names: Names, cookie: int, limit: int, rights: Rights
+    ) -> DirPage:
         cookies, raw_names = names
         position = bisect_right(cookies, cookie)
         entries: list[DirEntry] = []
-        stat = self._stat
-        turn = position + _STATS_PER_TURN
-        while position < len(cookies) and len(entries) < limit:
-            raw = raw_names[position]
-            try:
-                attr = stat.of_entry(fd, raw)[1]
-            except FileNotFoundError:
-                pass  # removed since the names were read
-            else:
-                entries.append(DirEntry(os.fsdecode(raw), attr, cookies[position]))
-            position += 1
-            if position == turn:
-                turn += _STATS_PER_TURN
-                await asyncio.sleep(0)
+        while True:
+            turn = min(position + _STATS_PER_TURN, len(cookies))
+            with rights:
+                while position < turn and len(entries) < limit:
+                    raw = raw_names[position]
+                    try:
+                        attr = self._stat.of_entry(fd, raw)[1]
+                    except FileNotFoundError:
+                        pass  # removed since the names were read
+                    else:
+                        entries.append(DirEntry(os.fsdecode(raw), attr, cookies[position]))
+                    position += 1
+            if position == len(cookies) or len(entries) == limit:
+                break
+            await asyncio.sleep(0)
         eof = position == len(cookies)
         if eof:
             self.forget(node)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from quicfs.vfs import local_change, syscalls
 from quicfs.vfs.api import Attr, FileKind, LockKind, OpenFile, SetAttr
@@ -20,7 +21,10 @@ from quicfs.vfs.local_attr import StatReader
 from quicfs.vfs.local_change import MAX_OFFSET
 from quicfs.vfs.local_lock import FileLocks, Wakeups
 from quicfs.vfs.local_node import LocalNode
+from quicfs.vfs.local_rights import OWN, Rights
 from quicfs.vfs.status import FsError, Status
+
+T = TypeVar("T")
 
 BIG_READ: Final = 64 * 1024
 """From here on a read first looks at the file's size, so that no buffer is made for what is not there."""
@@ -48,11 +52,18 @@ class FileContext:
 
 
 class LocalFile(OpenFile):
-    """Made by `LocalTree.open`. `flags` are the access mode that it was opened with (O_RDONLY, ...)."""
+    """Made by `LocalTree.open`. `flags` are the access mode that it was opened with (O_RDONLY, ...).
 
-    def __init__(self, context: FileContext, node: LocalNode, fd: int, flags: int) -> None:
+    Reading was allowed when it was opened. Changes are made with `rights`, whose they are: set-ID bits fall when
+    others than root write, quotas count.
+    """
+
+    def __init__(
+        self, context: FileContext, node: LocalNode, fd: int, flags: int, rights: Rights = OWN
+    ) -> None:
         self._context = context
         self._node = node
+        self._rights = rights
         self._descriptor = Descriptor(fd)
         self._writable = flags & os.O_ACCMODE != os.O_RDONLY
         self._readable = flags & os.O_ACCMODE != os.O_WRONLY
@@ -114,11 +125,12 @@ class LocalFile(OpenFile):
             raise FsError(Status.TOO_BIG)
         try:
             if stable:
-                await self._descriptor.run(self._context.pool, _write_stable, data, offset)
+                await self._run(_write_stable, data, offset)
             else:
-                done = os.pwrite(fd, data, offset)
-                if done < length:
-                    _write_fully(fd, memoryview(data)[done:], offset + done)
+                with self._rights:
+                    done = os.pwrite(fd, data, offset)
+                    if done < length:
+                        _write_fully(fd, memoryview(data)[done:], offset + done)
         except OSError as error:
             raise self._error(error) from None
         self._context.stat.changed(self._node.key)
@@ -128,7 +140,7 @@ class LocalFile(OpenFile):
         return self._attr()
 
     async def setattr(self, changes: SetAttr) -> Attr:
-        fd = self._descriptor.fd
+        self._descriptor.fd  # noqa: B018 - BAD_FILE comes first
         if self._context.read_only:
             raise FsError(Status.READ_ONLY)
         local_change.check(changes, FileKind.REGULAR)
@@ -136,8 +148,9 @@ class LocalFile(OpenFile):
             if changes.size is not None:
                 if not self._writable:
                     raise FsError(Status.BAD_FILE, "not open for writing")
-                await truncate(self._descriptor, self._context.pool, changes.size)
-            local_change.apply(fd, fd, changes)
+                await truncate(self._descriptor, self._context.pool, changes.size, self._rights)
+            with self._rights:
+                local_change.apply(self._descriptor.fd, self._descriptor.fd, changes)
         except OSError as error:
             raise self._error(error) from None
         self._context.stat.changed(self._node.key)
@@ -176,7 +189,7 @@ class LocalFile(OpenFile):
             raise FsError(Status.TOO_BIG)
         mode = syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE if punch_hole else 0
         try:
-            await self._descriptor.run(self._context.pool, syscalls.fallocate, mode, offset, length)
+            await self._run(syscalls.fallocate, mode, offset, length)
         except OSError as error:
             raise self._error(error) from None
         self._context.stat.changed(self._node.key)
@@ -197,7 +210,12 @@ class LocalFile(OpenFile):
             while done < length:
                 piece = min(length - done, COPY_PIECE)
                 count = await self._descriptor.run_with(
-                    self._context.pool, target._descriptor, _copy, offset + done, target_offset + done, piece
+                    self._context.pool,
+                    target._descriptor,
+                    target._rights.bound(_copy),
+                    offset + done,
+                    target_offset + done,
+                    piece,
                 )
                 if not count:
                     break
@@ -206,6 +224,31 @@ class LocalFile(OpenFile):
             raise self._error(error) from None
         self._context.stat.changed(target._node.key)
         return done
+
+    async def clone_to(self, offset: int, target: LocalFile, target_offset: int, length: int) -> None:
+        """The tree's `clone_range`."""
+        if min(offset, target_offset, length) < 0:
+            raise FsError(Status.INVALID, "range")
+        if not self._readable or not target._writable:
+            raise FsError(Status.BAD_FILE, "clone")
+        if max(offset, target_offset) + length > MAX_OFFSET:
+            raise FsError(Status.TOO_BIG)
+        try:
+            await self._descriptor.run_with(
+                self._context.pool,
+                target._descriptor,
+                target._rights.bound(_clone),
+                offset,
+                target_offset,
+                length,
+            )
+        except OSError as error:
+            raise self._error(error) from None
+        self._context.stat.changed(target._node.key)
+
+    async def _run(self, call: Callable[..., T], *args: Any) -> T:
+        """A change, in the pool."""
+        return await self._descriptor.run(self._context.pool, self._rights.bound(call), *args)
 
     def _attr(self) -> Attr:
         try:
@@ -217,12 +260,13 @@ class LocalFile(OpenFile):
         return fs_error(error, os.fsdecode(self._node.path))
 
 
-async def truncate(file: Descriptor, pool: Executor, size: int) -> None:
+async def truncate(file: Descriptor, pool: Executor, size: int, rights: Rights) -> None:
     """ftruncate(2), in the pool when much is given back. OSError."""
     if os.lseek(file.fd, 0, os.SEEK_END) - size > BIG_TRUNCATION:
-        await file.run(pool, os.ftruncate, size)
+        await file.run(pool, rights.bound(os.ftruncate), size)
     else:
-        os.ftruncate(file.fd, size)
+        with rights:
+            os.ftruncate(file.fd, size)
 
 
 def _read_fully(fd: int, buffer: memoryview, offset: int) -> int:
@@ -255,3 +299,7 @@ def _copy(source: int, target: int, offset: int, target_offset: int, length: int
     data = os.pread(source, min(length, 1 << 20), offset)
     _write_fully(target, memoryview(data), target_offset)
     return len(data)
+
+
+def _clone(source: int, target: int, offset: int, target_offset: int, length: int) -> None:
+    syscalls.clone_range(target, source, offset, length, target_offset)

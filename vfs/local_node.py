@@ -108,6 +108,28 @@ class NodeTable:
     def living(self, key: ObjectKey) -> LocalNode | None:
         return self._nodes.get(key)
 
+    def parent(self, node: Node) -> tuple[LocalNode, Attr]:
+        """The directory that holds the directory `node` now; NOT_FOUND for the root."""
+        local = self.own(node)
+        if local is self.root:
+            raise FsError(Status.NOT_FOUND, "the root has no parent")
+        try:
+            up = os.open("..", O_DIR | os.O_CLOEXEC, dir_fd=self.directory_fd(local))
+        except OSError as error:
+            raise self._gone(local, error) from None
+        try:
+            where = self.below_root(up)
+            key, attr = self.stat.of_descriptor(up)
+        except BaseException:
+            os.close(up)
+            raise
+        if where is None:  # moved out of the tree
+            os.close(up)
+            raise FsError(Status.STALE, os.fsdecode(local.path))
+        found = self.intern(key, where)
+        self.keep_directory(found, up)
+        return found, attr
+
     def getattr(self, node: Node) -> Attr:
         """Attributes of any node; STALE when its path leads to another object now."""
         fd, cached, attr = self._checked(self.own(node))

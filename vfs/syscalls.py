@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
 from typing import Final
@@ -13,18 +14,27 @@ AT_FDCWD: Final = -100
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_NO_AUTOMOUNT: Final = 0x800
 AT_EMPTY_PATH: Final = 0x1000
+AT_EACCESS: Final = 0x200
 RENAME_NOREPLACE: Final = 1
 FALLOC_FL_KEEP_SIZE: Final = 1
 FALLOC_FL_PUNCH_HOLE: Final = 2
 UTIME_NOW: Final = (1 << 30) - 1
 UTIME_OMIT: Final = (1 << 30) - 2
 
+_SYS_FACCESSAT2: Final = 439
 _SYS_OPENAT2: Final = 437  # the same number on every architecture
+# _IOW(0x94, 13, struct file_clone_range); three architectures have the direction bits elsewhere
+_FICLONERANGE: Final = 0x8020940D if os.uname().machine.startswith(("ppc", "mips", "sparc")) else 0x4020940D
+_CLONE_RANGE: Final = struct.Struct("=qQQQ")  # struct file_clone_range
 _OPEN_HOW: Final = struct.Struct("=QQQ")  # struct open_how: flags, mode, resolve
 
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 _syscall.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+
+_faccessat2 = ctypes.CFUNCTYPE(
+    ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_long, ctypes.c_long, use_errno=True
+)(("syscall", _libc))
 
 _statx = _libc.statx
 _statx.restype = ctypes.c_int
@@ -64,6 +74,17 @@ def openat2(dir_fd: int, path: bytes, flags: int, mode: int, resolve: int) -> in
     if fd < 0:
         raise last_error()
     return fd
+
+
+def faccess(fd: int, mode: int) -> None:
+    """faccessat2(2) for the effective IDs of this thread on what `fd` names (O_PATH too)."""
+    if _faccessat2(_SYS_FACCESSAT2, fd, b"", mode, AT_EACCESS | AT_EMPTY_PATH):
+        raise last_error()
+
+
+def clone_range(target_fd: int, source_fd: int, offset: int, length: int, target_offset: int) -> None:
+    """ioctl_ficlonerange(2)."""
+    fcntl.ioctl(target_fd, _FICLONERANGE, _CLONE_RANGE.pack(source_fd, offset, length, target_offset))
 
 
 def statx(dir_fd: int, path: bytes, flags: int, mask: int, address: int) -> None:
