@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from quicfs.nfs.limits import COMPILE_AFTER, MAX_ENCODERS, MAX_IO
 from quicfs.nfs.server.owners import Owners
-from quicfs.nfs.v4.attributes import Attribute, bitmap, members, pack_bitmap
+from quicfs.nfs.v4.attributes import Attribute, PackedFattr, bitmap, members, pack_bitmap
 from quicfs.nfs.v4.const import ChangeAttrType, FhExpire, FileType, FsCharsetCap
 from quicfs.nfs.xdr import Packer
 from quicfs.vfs.api import Attr, FileKind, StatFs
@@ -58,7 +58,7 @@ class Facts:
     cookie_verifier: bytes = bytes(8)
 
 
-Encoder = Callable[[Attr, Facts, bytes, int, StatFs | None], bytes]
+Encoder = Callable[[Attr, Facts, bytes, int, StatFs | None], PackedFattr]
 """attributes, facts, file handle, mounted_on_fileid, statfs -> fattr4. The handle may be b"" when it was not asked for,
 and statfs None when nothing of `STATFS` was."""
 
@@ -148,6 +148,7 @@ _SPACE: Final[dict[str, Any]] = {
     "CHARSET": FsCharsetCap.CONTAINS_NON_UTF8, "CHANGE_TYPE": ChangeAttrType.UNDEFINED,
     "SUPPORTED_BITMAP": _bitmap(SUPPORTED), "EXCLCREAT_BITMAP": _bitmap(EXCLUSIVE_CREATE),
     "opaque": _opaque, "major": os.major, "minor": os.minor, "length": struct.Struct(">I").pack,
+    "PackedFattr": PackedFattr,
 }  # fmt: skip
 
 
@@ -199,14 +200,16 @@ class _Encoders:
             return self._joined(mask)
         if len(self._made) >= MAX_ENCODERS:
             self._made.clear()
-        result = "prefix + length(len(body)) + body"
+        result = "PackedFattr(prefix + length(len(body)) + body)"
         made = self._made[mask] = _compiled(members(mask), result, prefix=_bitmap(mask))
         return made
 
     def _joined(self, mask: int) -> Encoder:
         prefix = _bitmap(mask)
         rows = [self._single[one] for one in members(mask)]
-        return lambda a, f, h, m, s: prefix + _opaque(b"".join([row(a, f, h, m, s) for row in rows]))
+        return lambda a, f, h, m, s: PackedFattr(
+            prefix + _opaque(b"".join([row(a, f, h, m, s) for row in rows]))
+        )
 
 
 encoder: Final = _Encoders().find
