@@ -28,3 +28,28 @@ COMPILE_AFTER: Final = 8  # requests for the same set of attributes before it ge
 MAX_ENCODERS: Final = 256  # of these
 MAX_IO: Final = 1 << 20  # of one READ or WRITE
 MAX_LISTING: Final = 1 << 20  # of one READDIR's results
+
+# --- clients and sessions of the server
+MAX_CLIENTS: Final = 4_096
+MAX_SESSIONS_PER_CLIENT: Final = 16
+MAX_CONNECTIONS_PER_SESSION: Final = 64
+MAX_SLOTS: Final = 256  # of one session
+MAX_OPERATIONS: Final = 128  # of one COMPOUND
+MAX_REQUEST: Final = (1 << 20) + 65_536  # one call of a session: a WRITE of 1 MiB and what stands around it
+MAX_RESPONSE: Final = (1 << 20) + 65_536
+MAX_CACHED_RESPONSE: Final = 16_384  # one reply that a slot keeps
+SMALL_REPLY: Final = 512  # one that is kept although nobody asked for it
+REPLY_CACHE: Final = (
+    128 << 20
+)  # what all slots of all sessions may keep; sessions get fewer slots when it is used up
+MAX_WAITING_RETRIES: Final = 4  # of one request that is still being carried out
+COURTESY_S: Final = 86_400.0  # that the state of a client stays after its lease, unless somebody wants it
+SWEEP_S: Final = 1.0  # between looks at leases
+MAX_CLIENT_LINES: Final = 16_384  # of the list of clients on disk before it is written anew
+MAX_CALLBACK: Final = 65_536
+MAX_CALLBACK_OPERATIONS: Final = 8
+MAX_CALLBACK_SLOTS: Final = 16
+MAX_CALLBACK_PATHS: Final = 8  # of one session
+CALLBACK_TIMEOUT_S: Final = 30.0
+CALLBACK_PATH_S: Final = 10.0  # on one path, then another is tried
+CALLBACK_RETRY_S: Final = 0.1  # after the client has said that it is busy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quicfs.nfs.rpc.message import Credential
 from quicfs.nfs.rpc.service import Peer
@@ -12,7 +12,12 @@ from quicfs.nfs.v4.const import Nfs4Error, Stat
 from quicfs.nfs.v4.types import StateId
 from quicfs.vfs.api import Attr, Caller, FileSystem, Node
 
-Client = Export = NfsServer = Session = Slot = Any
+if TYPE_CHECKING:
+    from quicfs.nfs.server.clients import Client
+    from quicfs.nfs.server.exports import Export
+    from quicfs.nfs.server.server import NfsServer
+    from quicfs.nfs.server.sessions import Session
+    from quicfs.nfs.server.slots import Slot
 
 __all__ = ["Context", "Handler", "Target"]
 
@@ -42,9 +47,9 @@ class Context:
     credential: Credential
     minor: int
     now: float
-    session: Any = None
-    slot: Any = None
-    client: Any = None
+    session: Session | None = None
+    slot: Slot | None = None
+    client: Client | None = None
     current: Target | None = None
     saved: Target | None = None
     current_stateid: StateId | None = None  # §16.2.3.1.2
@@ -76,7 +81,7 @@ class Context:
 
     def caller_for(self, export: Export) -> Caller:
         """As whom `export` sees the one who called."""
-        caller: Caller | None = self._callers.get(id(export))
+        caller = self._callers.get(id(export))
         if caller is None:
             caller = self._callers[id(export)] = self.server.caller(self.credential, self.peer, export)
         return caller
