@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from quicfs.nfs.server.files import Files
-from quicfs.nfs.server.tree import Tree
 
 from quicfs.nfs import limits
 from quicfs.nfs.rpc.identity import IdentityMap, resolve
@@ -23,6 +22,7 @@ from quicfs.nfs.server.exports import Export
 from quicfs.nfs.server.grace import Grace
 from quicfs.nfs.server.recovery import Recovery
 from quicfs.nfs.server.sessions import SessionTable
+from quicfs.nfs.server.tree import Tree
 from quicfs.nfs.v4.const import PROGRAM, VERSION, Procedure
 from quicfs.nfs.v4.types import ImplId, NfsTime, ServerOwner
 from quicfs.nfs.xdr import Packer
@@ -64,7 +64,7 @@ class NfsServer:
         self.implementation: Final = ImplId("quicfs", "quicfs", NfsTime(0, 0))
         self.tree: Final = Tree(exports, state_directory, lease_time=int(lease))
         self.handles: Final = self.tree.handles
-        self.files: Final = Files(self, run=self.epoch.to_bytes(4, "big"), delegations=delegations)
+        self.files: Final = Files(self, run=self.epoch.to_bytes(4, "big"))
         self.clients: Final = ClientTable(self)
         self.sessions: Final = SessionTable(self)
         self.grace: Final = Grace(self, lease if grace is None else grace)
