@@ -64,6 +64,7 @@ class LocalFile(OpenFile):
         self._context = context
         self._node = node
         self._rights = rights
+        self._content_rights = rights.for_content()
         self._descriptor = Descriptor(fd)
         self._writable = flags & os.O_ACCMODE != os.O_RDONLY
         self._readable = flags & os.O_ACCMODE != os.O_WRONLY
@@ -127,7 +128,7 @@ class LocalFile(OpenFile):
             if stable:
                 await self._run(_write_stable, data, offset)
             else:
-                with self._rights:
+                with self._content_rights:
                     done = os.pwrite(fd, data, offset)
                     if done < length:
                         _write_fully(fd, memoryview(data)[done:], offset + done)
@@ -148,7 +149,7 @@ class LocalFile(OpenFile):
             if changes.size is not None:
                 if not self._writable:
                     raise FsError(Status.BAD_FILE, "not open for writing")
-                await truncate(self._descriptor, self._context.pool, changes.size, self._rights)
+                await truncate(self._descriptor, self._context.pool, changes.size, self._content_rights)
             with self._rights:
                 local_change.apply(self._descriptor.fd, self._descriptor.fd, changes)
         except OSError as error:
@@ -212,7 +213,7 @@ class LocalFile(OpenFile):
                 count = await self._descriptor.run_with(
                     self._context.pool,
                     target._descriptor,
-                    target._rights.bound(_copy),
+                    target._content_rights.bound(_copy),
                     offset + done,
                     target_offset + done,
                     piece,
@@ -237,7 +238,7 @@ class LocalFile(OpenFile):
             await self._descriptor.run_with(
                 self._context.pool,
                 target._descriptor,
-                target._rights.bound(_clone),
+                target._content_rights.bound(_clone),
                 offset,
                 target_offset,
                 length,
@@ -248,7 +249,7 @@ class LocalFile(OpenFile):
 
     async def _run(self, call: Callable[..., T], *args: Any) -> T:
         """A change, in the pool."""
-        return await self._descriptor.run(self._context.pool, self._rights.bound(call), *args)
+        return await self._descriptor.run(self._context.pool, self._content_rights.bound(call), *args)
 
     def _attr(self) -> Attr:
         try:

@@ -124,7 +124,7 @@ class Handles:
             if not attr.nlink and attr.kind is not FileKind.DIRECTORY:
                 raise _stale()  # somebody has it open still, but it has no name any more
             where = self._nodes.below_root(fd)
-            if where is not None and self._leads_to(where, key):
+            if where is not None and self._nodes.seen_at(where, key):
                 return self._nodes.intern(key, where)
             # A directory's path is always known; of a file that the kernel has not met by a name it is "/".
             named = os.readlink(f"/proc/self/fd/{fd}") != "/"
@@ -133,7 +133,7 @@ class Handles:
         finally:
             os.close(fd)
         where = await self._searched(handle, key.inode, key.birth_ns)
-        if not self._leads_to(where, key):
+        if not self._nodes.seen_at(where, key):
             raise _stale()
         return self._nodes.intern(key, where)
 
@@ -175,18 +175,6 @@ class Handles:
                 raise _stale()
             self._missing.pop(handle, None)
             return where
-
-    def _leads_to(self, where: bytes, key: ObjectKey) -> bool:
-        if not where:
-            return key == self._nodes.root.key
-        try:
-            fd = open_beneath(self._nodes.root_fd, where, O_NODE)
-        except (OSError, FsError):
-            return False
-        try:
-            return self._nodes.stat.of_descriptor(fd)[0] == key
-        finally:
-            os.close(fd)
 
     def _keep(self, handle: bytes, node: LocalNode) -> None:
         self._known[handle] = node

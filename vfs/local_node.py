@@ -139,10 +139,32 @@ class NodeTable:
 
     def getattr_inside(self, local: LocalNode) -> Attr:
         """As `getattr`; STALE also for an open directory that was moved out of the tree."""
-        fd = self._directories.get(local)
-        if fd is not None and self.below_root(fd) is None:
-            raise FsError(Status.STALE, os.fsdecode(local.path))
-        return self.getattr(local)
+        opened = self._directories.get(local)
+        if opened is None:
+            return self.getattr(local)
+        attr = self.seen_at(local.path, local.key)
+        if attr is None:
+            where = self.below_root(opened)
+            attr = self.seen_at(where, local.key) if where else None
+            if where is None or attr is None:
+                raise FsError(Status.STALE, os.fsdecode(local.path))
+            local.path = where
+        return attr
+
+    def seen_at(self, path: bytes, key: ObjectKey) -> Attr | None:
+        """The attributes of the object `key` if `path` leads to it from the root."""
+        if not path:
+            found, attr = self.stat.of_descriptor(self.root_fd)
+            return attr if found == key else None
+        try:
+            fd = open_beneath(self.root_fd, path, O_NODE)
+        except (OSError, FsError):
+            return None
+        try:
+            found, attr = self.stat.of_descriptor(fd)
+        finally:
+            os.close(fd)
+        return attr if found == key else None
 
     @contextmanager
     def opened(self, node: Node) -> Iterator[tuple[int, Attr]]:

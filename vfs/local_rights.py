@@ -67,6 +67,10 @@ class Rights:
         """`call` with these rights, for a thread of the pool."""
         return call
 
+    def for_content(self) -> Rights:
+        """What is left to check when an open file is written: cheaper to take on."""
+        return self
+
 
 OWN: Final = Rights()
 
@@ -85,34 +89,21 @@ class _Own:
         self.address = ctypes.addressof(self.groups)
 
 
-class CallerRights(Rights):
-    """Those of `caller`, in the thread that enters. Not to be nested. Threads may share one.
+class ContentRights(Rights):
+    """Another user's for writing to what is open already: the user alone, without the groups. It is the lack of root's
+    capabilities that counts then: set-ID bits fall, quotas and the blocks reserved for root hold."""
 
-    ACCESS if the kernel refuses the identity (a user who is not mapped in this user namespace, a capability
-    that is lacking).
-    """
+    __slots__ = ("_own", "_uid")
 
-    __slots__ = ("_address", "_count", "_gid", "_groups", "_own", "_uid")
-
-    def __init__(self, caller: Caller, own: _Own) -> None:
-        self._uid = caller.uid
-        self._gid = caller.gid
-        self._count = len(caller.groups)
-        self._groups = (ctypes.c_uint32 * self._count)(*caller.groups)
-        self._address = ctypes.addressof(self._groups)
+    def __init__(self, uid: int, own: _Own) -> None:
+        self._uid = uid
         self._own = own
-        with self:  # refused now rather than in the middle
-            pass
 
     def __enter__(self) -> None:
         # The user comes last: with root's ID go the capabilities. (setresuid(2) takes all effective ones with it;
         # setfsuid(2) would leave CAP_SYS_RESOURCE, which is above quotas, and does not tell when it fails.)
         try:
-            if (
-                _syscall(_SETGROUPS, self._count, self._address, 0)
-                or _syscall(_SETRESGID, _KEEP, self._gid, _KEEP)
-                or _syscall(_SETRESUID, _KEEP, self._uid, _KEEP)
-            ):
+            if self._take_on():
                 error = syscalls.last_error()
                 raise FsError(Status.ACCESS, f"acting as user {self._uid}: {error.strerror}")
         except BaseException:  # KeyboardInterrupt can come between any two steps
@@ -121,10 +112,14 @@ class CallerRights(Rights):
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._back()
+            failed = self._give_back()
         except BaseException:
-            self._back()
+            failed = self._give_back()
             raise
+        finally:
+            if failed:
+                _log.critical("the identity of user %d stays: %s", self._uid, syscalls.last_error())
+                os.abort()  # nothing may go on in this thread
 
     def bound(self, call: Callable[..., T]) -> Callable[..., T]:
         return functools.partial(self._as_caller, call)
@@ -133,24 +128,58 @@ class CallerRights(Rights):
         with self:
             return call(*args)
 
-    def _back(self) -> None:
+    def _take_on(self) -> bool:
+        """Whether it failed."""
+        return bool(_syscall(_SETRESUID, _KEEP, self._uid, _KEEP))
+
+    def _give_back(self) -> bool:
+        return bool(_syscall(_SETRESUID, _KEEP, self._own.uid, _KEEP))
+
+
+class CallerRights(ContentRights):
+    """Those of `caller`, in the thread that enters. Not to be nested. Threads may share one.
+
+    ACCESS if the kernel refuses the identity (a user who is not mapped in this user namespace, a capability
+    that is lacking).
+    """
+
+    __slots__ = ("_address", "_content", "_count", "_gid", "_groups")
+
+    def __init__(self, caller: Caller, own: _Own) -> None:
+        super().__init__(caller.uid, own)
+        self._gid = caller.gid
+        self._count = len(caller.groups)
+        self._groups = (ctypes.c_uint32 * self._count)(*caller.groups)
+        self._address = ctypes.addressof(self._groups)
+        self._content = ContentRights(caller.uid, own)
+        with self:  # refused now rather than in the middle
+            pass
+
+    def for_content(self) -> Rights:
+        return self._content
+
+    def _take_on(self) -> bool:
+        return bool(
+            _syscall(_SETGROUPS, self._count, self._address, 0)
+            or _syscall(_SETRESGID, _KEEP, self._gid, _KEEP)
+            or _syscall(_SETRESUID, _KEEP, self._uid, _KEEP)
+        )
+
+    def _give_back(self) -> bool:
         own = self._own
-        if (
+        return bool(
             _syscall(_SETRESUID, _KEEP, own.uid, _KEEP)
             or _syscall(_SETRESGID, _KEEP, own.gid, _KEEP)
             or _syscall(_SETGROUPS, own.count, own.address, 0)
-        ):
-            _log.critical(
-                "the identity of user %d cannot be given back: %s", self._uid, syscalls.last_error()
-            )
-            os.abort()  # nothing may go on in this thread
+        )
 
 
 _SETRESUID, _SETRESGID, _SETGROUPS = _NUMBERS.get(platform.machine(), (0, 0, 0))
-_libc = ctypes.CDLL(None, use_errno=True)
-_syscall = ctypes.CFUNCTYPE(
-    ctypes.c_long, ctypes.c_long, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, use_errno=True
-)(("syscall", _libc))
+# These calls do not block: the interpreter's lock is kept, other threads do not come in between.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = (ctypes.c_long, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
 
 def rights_of(caller: Caller) -> Rights:

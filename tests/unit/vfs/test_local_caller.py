@@ -37,9 +37,11 @@ def threads_of_others() -> list[str]:
     own = sorted(os.getgroups())
     found = []
     for task in os.listdir("/proc/self/task"):
-        fields = dict(
-            line.split(":", 1) for line in Path(f"/proc/self/task/{task}/status").read_text().splitlines()
-        )
+        try:
+            status = Path(f"/proc/self/task/{task}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread of the pool that has just ended
+        fields = dict(line.split(":", 1) for line in status.splitlines())
         groups = sorted(int(number) for number in fields["Groups"].split())
         ids = {*fields["Uid"].split(), *fields["Gid"].split()}
         if ids != {"0"} or groups != own or int(fields["CapEff"], 16) != int(fields["CapPrm"], 16):
