@@ -118,17 +118,20 @@ class FsProperty(IntEnum):
 _SECOND: Final = 1_000_000_000
 
 
-def _seconds(ns: int) -> int:
-    return min(max(ns // _SECOND, 0), 0xFFFFFFFF)
+_LAST: Final = (0x1_0000_0000 * _SECOND) - 1
+
+
+def _fitting(ns: int) -> int:
+    return min(max(ns, 0), _LAST)
 
 
 Time = Annotated[
     int,
     Inline(
         ("I", "I"),
-        ("seconds3({})", f"{{}} % {_SECOND}"),
+        (f"fitting({{}}) // {_SECOND}", f"fitting({{}}) % {_SECOND}"),
         f"{{0}} * {_SECOND} + {{1}}",
-        {"seconds3": _seconds},
+        {"fitting": _fitting},
     ),
 ]
 _pack_time, _unpack_time = codec(Time)

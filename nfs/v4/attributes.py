@@ -190,7 +190,7 @@ _Aces = Annotated[list[Ace], Array(LIST_LIMIT)]
 _Numbers = Annotated[list[Uint32], Array(LIST_LIMIT)]
 _Thresholds = Annotated[list[ThresholdItem], Array(LIST_LIMIT)]
 
-_TYPES: Final[dict[Attribute, Any]] = {
+TYPES: Final[dict[Attribute, Any]] = {
     A.SUPPORTED_ATTRS: Bitmap,
     A.TYPE: FileType,
     A.FH_EXPIRE_TYPE: Uint32,
@@ -305,7 +305,7 @@ _BY_BIT: Final = {1 << attribute: attribute for attribute in Attribute}
 COMPILE_AFTER: Final = 8  # uses of a combination before it gets functions of its own
 MAX_COMPILED: Final = 512  # of these; peers choose the combinations
 
-_CODECS: Final = {attribute: codec(hint) for attribute, hint in _TYPES.items()}
+_CODECS: Final = {attribute: codec(hint) for attribute, hint in TYPES.items()}
 _packing: Final[dict[tuple[Attribute, ...], tuple[bytes, Pack]]] = {}
 _unpacking: Final[dict[int, Unpack]] = {}
 _seen: Final[dict[object, int]] = {}
@@ -393,7 +393,7 @@ def _compile(attributes: Iterable[Attribute]) -> tuple[Pack, Unpack]:
     space = {f"A{attribute:d}": attribute for attribute in sorted(attributes)}
     return compile_codec(
         "fattr4",
-        [(f"v{attribute:d}", f"value[{name}]", _TYPES[attribute]) for name, attribute in space.items()],
+        [(f"v{attribute:d}", f"value[{name}]", TYPES[attribute]) for name, attribute in space.items()],
         lambda made: "{" + ", ".join(f"{name}: {it}" for name, it in zip(space, made, strict=True)) + "}",
         dict(space),
     )
