@@ -53,6 +53,7 @@ from quicfs.transport.trace import Tracer
 from quicfs.transport.transport_param import PreferredAddress, TransportParameters
 from quicfs.transport.uapi import CryptoLevel, Event
 from quicfs.transport.versions import Versions
+from quicfs.transport.work import Work
 
 
 class Connection:
@@ -131,6 +132,7 @@ class Connection:
         self.ack_frequency = AckFrequency()
         self.crypto_received = CryptoReceived()
         self.undecryptable: list[tuple[bytes, int]] = []
+        self.work = Work(now)
         self.continues: tuple[int, int] | None = (
             None  # stream ID below 64 and offset that a transfer goes on with
         )

@@ -10,6 +10,7 @@ from quicfs.transport.frame_ops import FRAME_OPS
 from quicfs.transport.frame_type import FrameType
 from quicfs.transport.pnspace import PacketNumberSpace
 from quicfs.transport.sent import SentRun
+from quicfs.transport.work import FEW_RANGES
 
 if TYPE_CHECKING:
     from quicfs.transport.conn import Connection
@@ -23,6 +24,8 @@ def handle_ack(conn: Connection, space: PacketNumberSpace, frame: AckFrame, now:
         delay = (frame.ack_delay << conn.peer.ack_delay_exponent) / 1e6
     previous = space.sent.largest_acked
     outcome = conn.recovery.on_ack(space, frame, delay, now, app_limited=conn.app_limited)
+    if len(frame.ranges) > FEW_RANGES:
+        conn.work.ack(len(frame.ranges), outcome.size)
     if space is conn.handshake:
         conn.recovery.peer_validated = True  # RFC 9002 §6.2.2.1
     marked = 0

@@ -257,10 +257,10 @@ class Endpoint:
             self._by_cid.pop(cid, None)
             self._cids[conn].discard(cid)
         conn.local_cids.retired.clear()
-        if conn.state is not State.HANDSHAKE and conn in self._half_open:
+        # Those that were refused count until they are forgotten: who invents clients must not be spared the Retry.
+        if conn.state is State.CONNECTED and conn in self._half_open:
             self._half_open.discard(conn)
-            if conn.state is State.CONNECTED:
-                self._issue_token(now, conn)
+            self._issue_token(now, conn)
 
     def _issue_token(self, now: float, conn: Connection) -> None:
         """For the client's next connection (RFC 9000 §8.1.3)."""

@@ -36,6 +36,8 @@ class FrameOp(NamedTuple):
     """`(connection, argument, room, now)`: the frame; None if it has become pointless; b"" if the room is too small."""
     on_ack: OnAck | None = None
     on_lost: OnLost | None = None
+    work: int = 4
+    """What `process` costs, in the units of `work`."""
 
 
 # --- PADDING, PING, HANDSHAKE_DONE ---------------------------------------------------------------------
@@ -326,15 +328,17 @@ def _again(frame_type: int) -> OnLost:
 T: Final = FrameType
 
 FRAME_OPS: Final[dict[int, FrameOp]] = {
-    T.PADDING: FrameOp(_nothing),
-    T.PING: FrameOp(_nothing, _write_ping),
-    T.ACK: FrameOp(_process_ack, on_ack=_ack_acked),
-    T.ACK_ECN: FrameOp(_process_ack, on_ack=_ack_acked),
+    T.PADDING: FrameOp(_nothing, work=0),
+    T.PING: FrameOp(_nothing, _write_ping, work=0),
+    T.ACK: FrameOp(_process_ack, on_ack=_ack_acked, work=6),
+    T.ACK_ECN: FrameOp(_process_ack, on_ack=_ack_acked, work=6),
     T.RESET_STREAM: FrameOp(
-        _process_reset_stream, _write_reset_stream, _reset_stream_acked, _again(T.RESET_STREAM)
+        _process_reset_stream, _write_reset_stream, _reset_stream_acked, _again(T.RESET_STREAM), work=20
     ),
-    T.STOP_SENDING: FrameOp(_process_stop_sending, _write_stop_sending, on_lost=_again(T.STOP_SENDING)),
-    T.CRYPTO: FrameOp(_process_crypto, _write_crypto, _crypto_acked, _crypto_lost),
+    T.STOP_SENDING: FrameOp(
+        _process_stop_sending, _write_stop_sending, on_lost=_again(T.STOP_SENDING), work=20
+    ),
+    T.CRYPTO: FrameOp(_process_crypto, _write_crypto, _crypto_acked, _crypto_lost, work=8),
     T.NEW_TOKEN: FrameOp(_process_new_token, _write_new_token, on_lost=_again(T.NEW_TOKEN)),
     **dict.fromkeys(range(0x08, 0x10), FrameOp(_process_stream, on_ack=_stream_acked, on_lost=_stream_lost)),
     T.MAX_DATA: FrameOp(_process_max_data, _write_max_data, on_lost=_again(T.MAX_DATA)),
@@ -361,6 +365,7 @@ FRAME_OPS: Final[dict[int, FrameOp]] = {
         _write_retire_connection_id,
         _retire_connection_id_acked,
         _again(T.RETIRE_CONNECTION_ID),
+        work=40,
     ),
     T.PATH_CHALLENGE: FrameOp(_process_path_challenge),
     T.PATH_RESPONSE: FrameOp(_process_path_response),
@@ -370,7 +375,7 @@ FRAME_OPS: Final[dict[int, FrameOp]] = {
         _process_handshake_done, _write_handshake_done, on_lost=_again(T.HANDSHAKE_DONE)
     ),
     T.IMMEDIATE_ACK: FrameOp(_process_immediate_ack, _write_immediate_ack),
-    T.DATAGRAM: FrameOp(_process_datagram),  # RFC 9221 §5.2: never sent again
-    T.DATAGRAM_LEN: FrameOp(_process_datagram),
+    T.DATAGRAM: FrameOp(_process_datagram, work=1),  # RFC 9221 §5.2: never sent again
+    T.DATAGRAM_LEN: FrameOp(_process_datagram, work=1),
     T.ACK_FREQUENCY: FrameOp(_process_ack_frequency, _write_ack_frequency, on_lost=_again(T.ACK_FREQUENCY)),
 }

@@ -21,7 +21,7 @@ MAX_CLIENT_HELLO: Final = 16_384  # what is collected before ALPN must have been
 MAX_UNDECRYPTABLE: Final = 16  # packets that wait for keys, per connection
 MAX_UNDECRYPTABLE_BYTES: Final = 32_768
 MAX_HALF_OPEN: Final = 1_024  # connections without a completed handshake, per endpoint
-RETRY_ABOVE: Final = 128  # half-open connections from which on every client must prove its address
+RETRY_ABOVE: Final = 64  # half-open connections from which on every client must prove its address
 HANDSHAKE_TIMEOUT: Final = 30.0
 RETRY_TOKEN_LIFETIME: Final = 60.0
 NEW_TOKEN_LIFETIME: Final = 86_400.0
@@ -44,6 +44,11 @@ MAX_SKIPPED: Final = 16  # packet numbers left out that an ACK is compared with 
 MIN_SKIP_PERIOD: Final = 128  # packets between two of them, about; it doubles each time
 MAX_SKIP_PERIOD: Final = 65_536
 MAX_TRACKED_RUNS: Final = 65_536  # pieces of sent history that one packet number space may fall into
+
+# --- work for nothing, in units of about a microsecond of processor time (see `work`)
+WORK_PER_SECOND: Final = 50_000  # of one connection
+WORK_BURST: Final = 20_000  # that it may be ahead of that
+WORK_PER_PACKET: Final = 16  # that are not counted: control frames that accompany data
 
 # --- paths
 MAX_PATHS: Final = 4  # pairs of addresses that a connection knows at a time

@@ -26,6 +26,7 @@ class AckOutcome:
     acked: Sequence[SentRun] = ()
     lost: Sequence[SentRun] = ()
     largest: SentRun | None = None  # the newest one that this ACK newly acknowledged
+    size: int = 0  # bytes in flight on the active path that it did
 
 
 @dataclass(slots=True)
@@ -155,6 +156,7 @@ class Recovery:
         # RFC 9002 §7.8: a window of which not even half is used is not tested, whatever held the sender back
         app_limited = app_limited or 2 * active.bytes_in_flight < self.cong.cwnd
         active.bytes_in_flight -= size
+        outcome.size = size
         # RFC 9002 §5.1: a sample only when the largest acknowledged is new and something was ack-eliciting
         if largest.last == frame.ranges[0][1] and eliciting and largest.congestion is active:
             if self.handshake_confirmed:

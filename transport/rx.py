@@ -52,6 +52,8 @@ def handle_burst(
     local: Address,
 ) -> None:
     """Process a train (see `Connection.handle_burst`)."""
+    if conn.work.used > limits.WORK_BURST and conn.work.exhausted(now):
+        return
     path = conn.path
     if remote != path.remote or local != path.local:
         other = migration.path_of(conn, remote, local)
@@ -286,6 +288,7 @@ def _process(
 ) -> None:
     """Process the frames of opened packets, in their order."""
     received = space.received
+    work = conn.work
     reserved = 0x18 if packet_type is PacketType.ONE_RTT else 0x0C
     is_1rtt = packet_type is PacketType.ONE_RTT
     eliciting = 0
@@ -319,7 +322,7 @@ def _process(
             expected += end - _HEAD_LENGTH
             next_head = (_BULK_STREAM, stream_id, _OFFSET_8 | expected)
             continue
-        pos = 0
+        pos = units = 0
         asks = False
         while pos < end:
             frame_type = payload[pos]
@@ -331,11 +334,11 @@ def _process(
                     expected += len(data)
                 else:
                     if stream_id >= 0:
-                        conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
+                        _deliver(conn, stream_id, offset, pieces, fin=False)
                     stream_id, offset, pieces = sid, at, [data]
                     expected = at + len(data)
                 if fin:
-                    conn.handle_stream_data(stream_id, offset, b"".join(pieces), True)
+                    _deliver(conn, stream_id, offset, pieces, fin=True)
                     stream_id = -1
             elif frame_type <= FrameType.PING:
                 pinged, pos = skip_padding_and_ping(payload, pos, end)
@@ -345,13 +348,17 @@ def _process(
                 if FRAME_CODECS[frame_type].ack_eliciting:
                     asks = True
                     if stream_id >= 0:
-                        conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
+                        _deliver(conn, stream_id, offset, pieces, fin=False)
                         stream_id = -1
-                FRAME_OPS[frame_type].process(conn, space, frame, now)
+                op = FRAME_OPS[frame_type]
+                units += op.work
+                op.process(conn, space, frame, now)
+        if units:
+            work.packet(units)
         eliciting += asks
         next_head = (_BULK_STREAM, stream_id if stream_id < 64 else -1, _OFFSET_8 | expected)
     if stream_id >= 0:
-        conn.handle_stream_data(stream_id, offset, b"".join(pieces), False)
+        _deliver(conn, stream_id, offset, pieces, fin=False)
     if run_stop >= 0:
         received.add(now, run_start, run_stop)
     # A packet that was nothing but stream data to its end lets expect more of the kind.
@@ -361,3 +368,9 @@ def _process(
         received.count_ecn(ecn, processed)
         received.decide(now, eliciting)
         conn.on_received(now)
+
+
+def _deliver(conn: Connection, stream_id: int, offset: int, pieces: list[memoryview], *, fin: bool) -> None:
+    data = b"".join(pieces)
+    conn.work.delivery(len(pieces), len(data))
+    conn.handle_stream_data(stream_id, offset, data, fin)

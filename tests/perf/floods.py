@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ from rich.table import Table
 from quicfs import certs
 from quicfs.agents import client_net
 from quicfs.options import AgentOptions
+from quicfs.transport import frame_ack
 from quicfs.transport.handshake import HandshakeRequest
 from quicfs.transport.socket import QuicSocket
 from quicfs.transport.uapi import AuthMode, MessageType, SockOpt
@@ -41,50 +43,73 @@ from tests.sim.network import Network
 
 HOST = "127.0.0.1"
 INITIALS = "Initials from many addresses"
-KINDS = [*FLOODS, INITIALS]
+RANGES = "ACK of a thousand ranges"
+KINDS = [*FLOODS, RANGES, INITIALS]
 _UDP = struct.Struct(">HHHH")
+_IP = struct.Struct(">BBHHHBBH4s4s")
 _BURST = 10
+_READY_S = (
+    15.0  # of a flood that is made before it begins: the attacker must not use up the processors itself
+)
+_UNDER_WAY_S = 0.5  # before the download begins: what is measured is no first surprise
+_FETCHED = 200_000_000  # bytes, in packets of all sizes, of which an attacker acknowledges every second one
 
 
 # --- the attacker, a process of its own
 
 
-def _raw() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
-    return sock
+def _from(source: tuple[str, int], port: int, data: bytes) -> bytes:
+    """An IP packet (RFC 791, RFC 768) to the server. The kernel fills in the checksum of the header."""
+    length = 8 + len(data)
+    addresses = socket.inet_aton(source[0]), socket.inet_aton(HOST)
+    ip = _IP.pack(0x45, 0, 20 + length, 0, 0, 64, socket.IPPROTO_UDP, 0, *addresses)
+    return ip + _UDP.pack(source[1], port, length, 0) + data
 
 
-def _from_port(packets: Iterator[bytes], source_port: int, port: int) -> Iterator[tuple[bytes, str]]:
-    for data in packets:
-        yield _UDP.pack(source_port, port, 8 + len(data), 0) + data, HOST
-
-
-def _initials(port: int) -> Iterator[tuple[bytes, str]]:
+def _initials(port: int) -> Iterator[bytes]:
     """First datagrams of two thousand clients, each from an address of its own in 127.0.0.0/8."""
     network = Network(time.time_ns())
     rng = random.Random(network.random.random())
     for number in range(2000):
-        Host(network, ("203.0.113.1", number), rng.randrange(1 << 30)).connect(SERVER)
-    for number, datagram in itertools.cycle(enumerate(network.log)):
-        head = _UDP.pack(1024 + number, port, 8 + len(datagram.data), 0)
-        yield head + datagram.data, f"127.{1 + number % 200}.{number // 200}.9"
+        Host(network, ("203.0.113.1", number), rng.randrange(1 << 30)).connect(SERVER, alpn=b"perf")
+    return itertools.cycle(
+        [
+            _from((f"127.{1 + number % 200}.{number // 200}.9", 1024 + number), port, datagram.data)
+            for number, datagram in enumerate(network.log)
+        ]
+    )
 
 
-async def _connected(port: int, ca: Path) -> tuple[Sealer, int]:
-    """After a real handshake: what is needed to write packets in the connection's name, and its UDP port."""
+async def _connected(port: int, ca: Path, fetch: int) -> tuple[Sealer, int, list[int]]:
+    """After a real handshake and a download of `fetch` bytes: what is needed to write packets in the connection's name,
+    its UDP port, and the packet numbers that came."""
     async with client_net(AgentOptions(ca=ca)) as net:
         sock = QuicSocket(net.net)
         sock.setsockopt(SockOpt.ALPN, b"perf")
         await sock.connect((HOST, port))
         await sock.handshake(HandshakeRequest(MessageType.CLIENTHELLO, 10_000, AuthMode.UNAUTH, "localhost"))
         stream = await sock.wait_open_stream()
-        await stream.send(b"\0")  # the header is never finished: the server waits
+        if fetch:
+            await stream.send(fetch.to_bytes(8, "big"))
+            await stream.send_eof()
+            while await stream.recv():
+                pass
+        else:
+            await stream.send(b"\0")  # the header is never finished: the server waits
         await stream.drained()
         conn = sock.connection
         keys = conn.application.keys_out
         assert keys is not None
-        return Sealer(keys, conn.peer_cids.current.cid), sock.getsockname()[1]
+        sealer = Sealer(keys, conn.peer_cids.current.cid)
+        sealer.written = 1
+        came = [pn for start, stop in conn.application.received.ranges for pn in range(start, stop)]
+        return sealer, sock.getsockname()[1], came
+
+
+def _thousand_ranges(sealer: Sealer, came: list[int]) -> bytes:
+    """Of what was acknowledged long ago, every second packet."""
+    ranges = [(pn, pn) for pn in came[-2000::2]]
+    return sealer.seal(frame_ack.write_ack(ranges[::-1], 0, None, 4000))
 
 
 def attack(kind: str, port: int, ca: Path, rate: float) -> None:
@@ -93,21 +118,22 @@ def attack(kind: str, port: int, ca: Path, rate: float) -> None:
         datagrams = _initials(port)
     else:
         with asyncio.Runner() as runner:
-            sealer, source_port = runner.run(_connected(port, ca))
-        make = FLOODS[kind].make
-        batches = (make(sealer, 100) for _ in itertools.count())
-        datagrams = _from_port(itertools.chain.from_iterable(batches), source_port, port)
+            sealer, source_port, came = runner.run(_connected(port, ca, _FETCHED if kind == RANGES else 0))
+        if kind == RANGES:
+            packets = (_thousand_ranges(sealer, came) for _ in itertools.count())
+        else:
+            make = FLOODS[kind].make
+            packets = itertools.chain.from_iterable(make(sealer, 100) for _ in itertools.count())
+        datagrams = (_from((HOST, source_port), port, data) for data in packets)
+        made = list(itertools.islice(datagrams, int(_READY_S * rate)))
+        datagrams = itertools.chain(made, datagrams)
+    gc.freeze()
     print("ready", flush=True)
-    senders: dict[str, socket.socket] = {}
+    sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)  # with headers of our own
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
     begin = time.monotonic()
     for burst in itertools.count(1):
-        for data, source in itertools.islice(datagrams, _BURST):
-            sender = senders.get(source)
-            if sender is None:
-                if len(senders) >= 200:
-                    senders.pop(next(iter(senders))).close()
-                sender = senders[source] = _raw()
-                sender.bind((source, 0))
+        for data in itertools.islice(datagrams, _BURST):
             sender.sendto(data, (HOST, 0))
         ahead = begin + burst * _BURST / rate - time.monotonic()
         if ahead > 0:
@@ -161,6 +187,7 @@ def measure(kind: str, rate: float, runs: int, size: int) -> Result:
                 try:
                     assert attacker.stdout is not None
                     assert attacker.stdout.readline(), "the attacker did not start"
+                    time.sleep(_UNDER_WAY_S)
                     result.beside.append(_download(port, files.ca, size))
                     assert attacker.poll() is None, "the attacker gave up"
                 finally:

@@ -41,6 +41,18 @@ def _far_apart(number: int) -> bytes:
     return stream(0, (number * 7919) % (limits.STREAM_WINDOW - 2), b"x")
 
 
+def _crumbs(attacker: Sealer, count: int) -> list[bytes]:
+    """Stream data in order, a byte in each frame."""
+    packets = []
+    for _ in range(count):
+        payload = b""
+        while len(payload) < 1150:
+            payload += stream(0, attacker.written, b"x")
+            attacker.written += 1
+        packets.append(attacker.seal(payload))
+    return packets
+
+
 def _crypto_comb(number: int) -> bytes:
     return frame.write_crypto_header(1 + 2 * (number % 20_000), 1) + b"x"
 
@@ -62,6 +74,17 @@ def _acks(attacker: Sealer, count: int) -> list[bytes]:
     """ACK frames of as many ranges as a datagram holds, of packets that were sent and long acknowledged."""
     ack = frame_ack.write_ack([(0, 0)], 0, None, 1000)
     return [attacker.seal(ack * (1150 // len(ack))) for _ in range(count)]
+
+
+def _unsent(attacker: Sealer, count: int) -> list[bytes]:
+    """ACK of a packet that was never sent."""
+    ack = frame_ack.write_ack([(1 << 20, 1 << 20)], 0, None, 100)
+    return [attacker.seal(ack) for _ in range(count)]
+
+
+def _closes(attacker: Sealer, count: int) -> list[bytes]:
+    close = frame.write_connection_close(7, None, "enough", 200)
+    return [attacker.seal(close) for _ in range(count)]
 
 
 def _retired(attacker: Sealer, count: int) -> list[bytes]:
@@ -91,7 +114,7 @@ class Flood:
     make: Make
     memory: int
     """Bytes that it may make the server hold."""
-    times: float = 10.0
+    times: float = 4.0
     """Processor time per datagram, as a multiple of what an ordinary full packet takes."""
     survives: bool = True
     """False if the server closes the connection for it."""
@@ -99,9 +122,7 @@ class Flood:
 
 
 FLOODS: dict[str, Flood] = {
-    "PATH_CHALLENGE": Flood(
-        _full(lambda n: frame.write_path_challenge(n.to_bytes(8, "big"))), 256 * KIB, times=20.0
-    ),
+    "PATH_CHALLENGE": Flood(_full(lambda n: frame.write_path_challenge(n.to_bytes(8, "big"))), 256 * KIB),
     "NEW_CONNECTION_ID with Retire Prior To": Flood(
         _full(
             lambda n: frame.write_new_connection_id(n + 10, n + 10, (n + 10).to_bytes(8, "big"), bytes(16))
@@ -110,18 +131,19 @@ FLOODS: dict[str, Flood] = {
         survives=False,
     ),
     "RETIRE_CONNECTION_ID": Flood(_retired, 128 * KIB),
-    "CRYPTO in pieces": Flood(_full(_crypto_comb), 2048 * KIB, times=25.0, survives=False),
-    "STREAM frames far apart": Flood(_full(_far_apart), 2048 * KIB, times=25.0, survives=False),
-    "streams opened and reset": Flood(_open_and_reset, 512 * KIB, times=25.0),
-    "MAX_STREAM_DATA": Flood(_full(lambda n: frame.write_max_stream_data(0, n)), 128 * KIB, times=20.0),
-    "STREAM_DATA_BLOCKED": Flood(
-        _full(lambda n: frame.write_stream_data_blocked(0, n)), 128 * KIB, times=20.0
-    ),
-    "PING": Flood(_full(lambda n: frame.write_ping()), 128 * KIB, times=40.0),
-    "ACK again and again": Flood(_acks, 128 * KIB, times=40.0),
-    "packets replayed": Flood(_replayed, 128 * KIB, times=4.0),
-    "packets that do not open": Flood(_forged, 128 * KIB, times=4.0),
-    "guesses at a reset token": Flood(_resets, 128 * KIB, times=4.0),
+    "CRYPTO in pieces": Flood(_full(_crypto_comb), 2048 * KIB, survives=False),
+    "STREAM frames far apart": Flood(_full(_far_apart), 2048 * KIB, survives=False),
+    "stream data in crumbs": Flood(_crumbs, 2048 * KIB),
+    "streams opened and reset": Flood(_open_and_reset, 512 * KIB),
+    "MAX_STREAM_DATA": Flood(_full(lambda n: frame.write_max_stream_data(0, n)), 128 * KIB),
+    "STREAM_DATA_BLOCKED": Flood(_full(lambda n: frame.write_stream_data_blocked(0, n)), 128 * KIB),
+    "PING": Flood(_full(lambda n: frame.write_ping()), 128 * KIB),
+    "ACK again and again": Flood(_acks, 128 * KIB),
+    "ACK of packets never sent": Flood(_unsent, 128 * KIB, times=2.0, survives=False),
+    "CONNECTION_CLOSE": Flood(_closes, 128 * KIB, times=2.0, survives=False),
+    "packets replayed": Flood(_replayed, 128 * KIB, times=2.0),
+    "packets that do not open": Flood(_forged, 128 * KIB, times=2.0),
+    "guesses at a reset token": Flood(_resets, 128 * KIB, times=2.0),
     "zero-length and tiny datagrams": Flood(
         lambda attacker, count: [b"", b"\x40", b"\xc0"] * count, 128 * KIB, times=2.0
     ),

@@ -32,6 +32,7 @@ class Sealer:
         self.keys = keys
         self.cid = cid
         self.pn = FIRST_PN
+        self.written = 0  # bytes of stream 0
 
     def seal(self, payload: bytes, bits: int = 0) -> bytes:
         """The next packet with this payload."""
@@ -125,13 +126,14 @@ class Meter:
 def ordinary(attacker: Sealer, count: int) -> list[bytes]:
     """Packets of a chatty application: forty small pieces of one stream in each."""
     packets = []
-    offset = 0
+    offset = attacker.written
     for _ in range(count):
         frames = []
         for _ in range(40):
             frames.append(frame.write_stream_header(0, offset, 20, False) + bytes(20))
             offset += 20
         packets.append(attacker.seal(b"".join(frames)))
+    attacker.written = offset
     return packets
 
 

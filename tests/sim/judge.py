@@ -30,6 +30,7 @@ class Judge:
         check(conn.closed is None or closing, f"{self.name} is closed: {conn.closed}")
         if conn.state not in OPEN:
             return
+        check(not conn.work.dropped, f"{self.name} took an honest peer for a hostile one")
         # bytes in flight are those of the packets that are under way, on the path that they took
         flight = dict.fromkeys((path.congestion for path in conn.paths), 0)
         for space in conn.spaces:

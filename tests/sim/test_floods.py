@@ -16,9 +16,10 @@ from quicfs.transport.frame import write_ping
 from quicfs.transport.frame_datagram import write_datagram_header
 from quicfs.transport.packet import FIXED_BIT
 from quicfs.transport.state import State
+from quicfs.transport.streams import UNI
 
 from .endpoints import CLIENT, SERVER, Host, make_pair
-from .floods import FLOODS, KIB, Flood
+from .floods import FLOODS, KIB, Flood, stream
 from .hostile import Attacker, Meter, ordinary, pings
 from .network import Address, Datagram, Network
 
@@ -26,12 +27,9 @@ from .network import Address, Datagram, Network
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
 def test_flood(flood: Flood) -> None:
     attacker = Attacker()
-    packets = flood.make(
-        attacker, flood.count
-    )  # before the attacker's numbers make the real client's unreadable
     meter = Meter(attacker.pair.server_host)
     normal = meter.run(ordinary(attacker, 200))
-    cost = meter.run(packets)
+    cost = meter.run(flood.make(attacker, flood.count))
     assert cost.per_datagram <= flood.times * normal.per_datagram
     assert (attacker.pair.server.conn.state is State.CONNECTED) is flood.survives
 
@@ -86,6 +84,47 @@ def test_datagrams_that_nobody_receives_do_not_pile_up() -> None:
     cost = meter.run_traced([attacker.seal(content) for _ in range(2000)])
     assert attacker.pair.server.conn.state is State.CONNECTED
     assert cost.held <= limits.MAX_DATAGRAM_BYTES_IN + 512 * KIB
+
+
+def test_work_for_nothing_is_done_within_limits() -> None:
+    """However fast it comes; and once the flood is over, the connection is as good as new."""
+    attacker = Attacker()
+    pair = attacker.pair
+    work = pair.server.conn.work
+    meter = Meter(pair.server_host)
+    begin = pair.network.now
+    meter.run(FLOODS["MAX_STREAM_DATA"].make(attacker, 1000))
+    passed = pair.network.now - begin
+    packet = 1000
+    assert work.dropped > 800
+    assert (
+        pair.server.conn.application.received.packets < 100 + passed * limits.WORK_PER_SECOND / packet * 1.2
+    )
+    pair.network.run_for(1.0)
+    before = work.dropped
+    attacker.send(stream(8, 0, b"words"))
+    assert work.dropped == before
+    assert pair.server.conn.streams.get(8) is not None
+
+
+def test_small_requests_on_streams_of_their_own_are_no_flood() -> None:
+    """Two thousand of them as fast as the limits of streams allow, with losses."""
+    pair = make_pair(5).establish()
+    network = pair.network
+    for link in (network.link(CLIENT[0], SERVER[0]), network.link(SERVER[0], CLIENT[0])):
+        link.loss = 0.02
+    client, server = pair.client, pair.server
+    asked, begin = 0, network.now
+    while asked < 2000:
+        while asked < 2000 and client.conn.streams.can_open(UNI):
+            client.write(client.open(unidirectional=True), b"GET /some/file/of/32/bytes\r\n", fin=True)
+            asked += 1
+        network.run_for(0.001)
+        assert network.now < begin + 60
+    network.run_for(2.0)
+    assert server.conn.streams.counts[1] >= 2000
+    assert not client.conn.work.dropped
+    assert not server.conn.work.dropped
 
 
 # --- from many addresses ------------------------------------------------------------------------------
@@ -187,13 +226,7 @@ def test_a_closed_connection_answers_less_and_less() -> None:
 
 # --- beside an honest connection ----------------------------------------------------------------------
 
-BESIDE = [
-    "PATH_CHALLENGE",
-    "ACK again and again",
-    "streams opened and reset",
-    "packets that do not open",
-    "PING",
-]
+BESIDE = [name for name, flood in FLOODS.items() if flood.survives]
 
 
 def _time_of_transfer(flood: Flood | None) -> float:
