@@ -30,7 +30,6 @@ _log = logging.getLogger("quicfs.fuse_mount")
 F_GETLK, F_SETLKW, F_UNLCK = 5, 7, 2  # fcntl(2)
 O_DIRECT: Final = 0o40000
 ST_RDONLY: Final = 1  # statvfs(3)
-S_IFMT, S_IFREG = 0o170000, 0o100000
 
 FUSE_READDIR_PLUS: Final = 1  # fuse.h
 FUSE_FILL_DIR_PLUS: Final = 2
@@ -184,11 +183,8 @@ class Binding:
 
     # Names
 
-    def _mknod(self, path: bytes, mode: int, device: int) -> int:
-        if mode & S_IFMT not in (0, S_IFREG):
-            return -errno.EPERM  # the contract has no way to make devices, FIFOs and sockets
-        self._names.mknod(path, mode)
-        return 0
+    def _mknod(self, path: bytes, mode: int, device: int) -> None:
+        self._names.mknod(path, mode, device)
 
     def _mkdir(self, path: bytes, mode: int) -> None:
         self._names.mkdir(path, mode)

@@ -13,9 +13,12 @@ import os
 from typing import Final
 
 from quicfs.fuse_mount.context import FUSE_UNLINK, Context, is_hidden, relative
+from quicfs.fuse_mount.stat_layout import MODE_OF_KIND
 from quicfs.vfs import FileKind, FsError, OpenFlags, Status
 
 RENAME_NOREPLACE: Final = 1  # renameat2(2)
+S_IFMT: Final = 0o170000
+KIND_OF_MODE: Final = {mode: kind for kind, mode in MODE_OF_KIND.items()}
 
 
 class Names:
@@ -27,8 +30,20 @@ class Names:
         node, attr = context.child(context.fs.mkdir, path, mode & 0o7777)
         context.changed(path, attr, node)
 
-    def mknod(self, path: bytes, mode: int) -> None:
+    def mknod(self, path: bytes, mode: int, device: int) -> None:
+        """`mode` with the type of stat(2); no type is a regular file. mknod(2): NOT_PERMITTED where there is no way to
+        make such a thing."""
         context = self._context
+        kind = KIND_OF_MODE.get(mode & S_IFMT, FileKind.REGULAR)
+        if kind is not FileKind.REGULAR:
+            try:
+                node, attr = context.child(context.fs.mknod, path, kind, mode & 0o7777, device)
+            except FsError as error:
+                if error.status is Status.NOT_SUPPORTED:
+                    raise FsError(Status.NOT_PERMITTED, error.detail) from None
+                raise
+            context.changed(path, attr, node)
+            return
         flags = OpenFlags.WRITE | OpenFlags.CREATE | OpenFlags.EXCLUSIVE
         file, attr, _ = context.child(context.fs.open, path, flags, mode & 0o7777)
         context.crossing.call(file.close)

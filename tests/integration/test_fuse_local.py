@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.fuse_rig import mounted_elsewhere
+from tests.integration.fuse_special import SpecialFilesSuite
 from tests.integration.fuse_suite import PosixSuite
 
 pytestmark = pytest.mark.fuse
@@ -36,5 +37,5 @@ def folder(mounted: Path) -> Path:
     return path
 
 
-class TestLocalTree(PosixSuite):
+class TestLocalTree(PosixSuite, SpecialFilesSuite):
     pass
