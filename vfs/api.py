@@ -114,7 +114,7 @@ class Attr:
     ctime_ns: int
     btime_ns: int  # birth; mtime_ns where it is not known
     change: int  # differs whenever content or attributes differ
-    rdev: int = 0
+    rdev: int = 0  # of a device, as os.makedev makes it
 
 
 @dataclass(frozen=True, slots=True)

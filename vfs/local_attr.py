@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import stat
 import struct
 from typing import Final, NamedTuple
@@ -99,6 +100,6 @@ class StatReader:
             ctime_ns,
             birth_ns or mtime_ns,
             ctime_ns + self._changes.get(key, 0),
-            rdev_major << 20 | rdev_minor,
+            os.makedev(rdev_major, rdev_minor) if rdev_major or rdev_minor else 0,
         )
         return key, attr
