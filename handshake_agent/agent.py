@@ -17,7 +17,7 @@ from quicfs.handshake_agent.bus import Bus, ModelBus
 from quicfs.handshake_agent.config import AgentConfig
 from quicfs.handshake_agent.descriptor import QuicDescriptor, open_descriptor
 from quicfs.handshake_agent.failures import AgentError, Failure
-from quicfs.handshake_agent.gnutls import load as load_gnutls
+from quicfs.handshake_agent.gnutls_library import load as load_gnutls
 from quicfs.handshake_agent.resumption import TicketCollector
 from quicfs.handshake_agent.tls_session import Handshaker, failure_of
 from quicfs.transport.uapi import MessageType

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from quicfs.handshake_agent.config import X509, ConfigError
-from quicfs.handshake_agent.gnutls import Credentials, GnutlsError
+from quicfs.handshake_agent.gnutls import Credentials
+from quicfs.handshake_agent.gnutls_library import GnutlsError
 
 _log = logging.getLogger("quicfs.handshake_agent")
 

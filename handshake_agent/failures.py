@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from quicfs.transport.uapi import CRYPTO_ERROR, PHRASE_MAX_LEN, ConnectionClose
 
 if TYPE_CHECKING:
-    from quicfs.handshake_agent.gnutls import GnutlsError
+    from quicfs.handshake_agent.gnutls_library import GnutlsError
 
 
 class AgentError(Exception):

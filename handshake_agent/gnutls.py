@@ -17,16 +17,26 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
-from quicfs.handshake_agent import keylog
 from quicfs.handshake_agent.failures import (
     E_CERTIFICATE_VERIFICATION_ERROR,
     E_NO_CERTIFICATE_FOUND,
-    TlsUnavailable,
+)
+from quicfs.handshake_agent.gnutls_library import (
+    AlertFunc,
+    Datum,
+    DbAddFunc,
+    ExtRecvFunc,
+    ExtSendFunc,
+    GnutlsError,
+    ReadFunc,
+    SecretFunc,
+    TypedData,
+    VerifyFunc,
+    check,
+    datum,
+    load,
 )
 from quicfs.transport.uapi import CryptoLevel, TlsCipher
-
-SONAME: Final = "libgnutls.so.30"
-MIN_VERSION: Final = b"3.7.2"
 
 # gnutls.h, flags of gnutls_init
 _SERVER, _CLIENT, _NONBLOCK, _NO_TICKETS = 1, 1 << 1, 1 << 3, 1 << 10
@@ -55,6 +65,9 @@ E_AGAIN: Final = -28
 E_INTERRUPTED: Final = -52
 E_INTERNAL_ERROR: Final = -59
 E_DB_ENTRY_EXISTS: Final = -428
+
+_BINDING_LABEL: Final = b"EXPORTER-Channel-Binding"
+_BINDING_LENGTH: Final = 32
 
 MAX_SESSION: Final = 8192
 """Bytes of a session's data; they hold the server's certificates."""
@@ -89,112 +102,6 @@ _CIPHER_NAMES: Final = {
 _GROUPS: Final = ("X25519", "SECP256R1", "SECP384R1")
 
 
-class _Datum(C.Structure):
-    _fields_ = (("data", C.c_void_p), ("size", C.c_uint))
-
-
-class _TypedData(C.Structure):
-    _fields_ = (("type", C.c_int), ("data", C.c_char_p), ("size", C.c_uint))
-
-
-_P, _I, _U, _S, _B = C.c_void_p, C.c_int, C.c_uint, C.c_size_t, C.c_char_p
-_SecretFunc = C.CFUNCTYPE(_I, _P, _I, _P, _P, _S)
-_ReadFunc = C.CFUNCTYPE(_I, _P, _I, _I, _P, _S)
-_AlertFunc = C.CFUNCTYPE(_I, _P, _I, _I, _I)
-_VerifyFunc = C.CFUNCTYPE(_I, _P)
-_ExtRecvFunc = C.CFUNCTYPE(_I, _P, _P, _S)
-_ExtSendFunc = C.CFUNCTYPE(_I, _P, _P)
-_DbAddFunc = C.CFUNCTYPE(_I, _P, C.c_long, C.POINTER(_Datum), C.POINTER(_Datum))
-
-_PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
-    "gnutls_check_version": (_B, (_B,)),
-    "gnutls_strerror": (_B, (_I,)),
-    "gnutls_error_to_alert": (_I, (_I, _P)),
-    "gnutls_priority_init": (_I, (_P, _B, _P)),
-    "gnutls_priority_set": (_I, (_P, _P)),
-    "gnutls_certificate_allocate_credentials": (_I, (_P,)),
-    "gnutls_certificate_free_credentials": (None, (_P,)),
-    "gnutls_certificate_set_x509_system_trust": (_I, (_P,)),
-    "gnutls_certificate_set_x509_trust_mem": (_I, (_P, _P, _I)),
-    "gnutls_certificate_set_x509_key_mem": (_I, (_P, _P, _P, _I)),
-    "gnutls_init": (_I, (_P, _U)),
-    "gnutls_deinit": (None, (_P,)),
-    "gnutls_credentials_set": (_I, (_P, _I, _P)),
-    "gnutls_certificate_server_set_request": (None, (_P, _I)),
-    "gnutls_session_set_verify_function": (None, (_P, _VerifyFunc)),
-    "gnutls_certificate_get_peers": (_P, (_P, _P)),
-    "gnutls_certificate_verify_peers": (_I, (_P, _P, _U, _P)),
-    "gnutls_server_name_set": (_I, (_P, _I, _B, _S)),
-    "gnutls_alpn_set_protocols": (_I, (_P, _P, _U, _U)),
-    "gnutls_alpn_get_selected_protocol": (_I, (_P, _P)),
-    "gnutls_session_ext_register": (
-        _I,
-        (_P, _B, _I, _I, _ExtRecvFunc, _ExtSendFunc, _P, _P, _P, _U),
-    ),
-    "gnutls_buffer_append_data": (_I, (_P, _B, _S)),
-    "gnutls_handshake_set_secret_function": (None, (_P, _SecretFunc)),
-    "gnutls_handshake_set_read_function": (None, (_P, _ReadFunc)),
-    "gnutls_alert_set_read_function": (None, (_P, _AlertFunc)),
-    "gnutls_handshake_write": (_I, (_P, _I, _B, _S)),
-    "gnutls_handshake": (_I, (_P,)),
-    "gnutls_cipher_get": (_I, (_P,)),
-    "gnutls_early_cipher_get": (_I, (_P,)),
-    "gnutls_session_get_flags": (_U, (_P,)),
-    "gnutls_session_is_resumed": (_I, (_P,)),
-    "gnutls_session_get_data": (_I, (_P, _B, _P)),
-    "gnutls_session_set_data": (_I, (_P, _B, _S)),
-    "gnutls_session_ticket_enable_server": (_I, (_P, _P)),
-    "gnutls_session_ticket_send": (_I, (_P, _U, _U)),
-    "gnutls_record_set_max_early_data_size": (_I, (_P, _S)),
-    "gnutls_record_get_max_early_data_size": (_S, (_P,)),
-    "gnutls_anti_replay_init": (_I, (_P,)),
-    "gnutls_anti_replay_set_window": (None, (_P, _U)),
-    "gnutls_anti_replay_set_add_function": (None, (_P, _DbAddFunc)),
-    "gnutls_anti_replay_enable": (None, (_P, _P)),
-}
-
-
-@functools.cache
-def load() -> Any:
-    """The library with its prototypes. Raises TlsUnavailable with a sentence that names the package."""
-    keylog.prepare()
-    try:
-        library = C.CDLL(SONAME)
-        for name, (restype, argtypes) in _PROTOTYPES.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = restype, argtypes
-    except (OSError, AttributeError):
-        usable = False
-    else:
-        usable = library.gnutls_check_version(MIN_VERSION) is not None
-    if not usable:
-        raise TlsUnavailable(
-            f"the TLS library {SONAME} ({MIN_VERSION.decode()} or newer) is not there: "
-            "install the Debian package libgnutls30"
-        )
-    return library
-
-
-class GnutlsError(Exception):
-    """A function of GnuTLS failed with `code`; `verify_status` holds its GNUTLS_CERT_* bits, if any."""
-
-    def __init__(self, code: int, verify_status: int = 0) -> None:
-        super().__init__(load().gnutls_strerror(code).decode())
-        self.code = code
-        self.verify_status = verify_status
-
-    @property
-    def alert(self) -> int:
-        """The TLS alert that GnuTLS has for this error (RFC 8446 §6)."""
-        return int(load().gnutls_error_to_alert(self.code, C.byref(C.c_int())))
-
-
-def _check(code: int) -> int:
-    if code < 0:
-        raise GnutlsError(code)
-    return code
-
-
 @functools.cache
 def _priority(cipher: TlsCipher | None) -> C.c_void_p:
     """TLS 1.3 with all suites that QUIC knows, or with one. Kept for the life of the process."""
@@ -202,13 +109,8 @@ def _priority(cipher: TlsCipher | None) -> C.c_void_p:
     parts = ["NORMAL", "-VERS-ALL", "+VERS-TLS1.3", "-CIPHER-ALL", *(f"+{name}" for name in ciphers)]
     parts += ["-GROUP-ALL", *(f"+GROUP-{name}" for name in _GROUPS), "%DISABLE_TLS13_COMPAT_MODE"]
     priority = C.c_void_p()
-    _check(load().gnutls_priority_init(C.byref(priority), ":".join(parts).encode(), None))
+    check(load().gnutls_priority_init(C.byref(priority), ":".join(parts).encode(), None))
     return priority
-
-
-def _datum(data: bytes) -> _Datum:
-    """Points into `data`, which must live as long as the datum is used."""
-    return _Datum(C.cast(C.c_char_p(data), C.c_void_p), len(data))
 
 
 class Credentials:
@@ -228,26 +130,26 @@ class Credentials:
     ) -> None:
         self._library = load()
         self.pointer = C.c_void_p()
-        _check(self._library.gnutls_certificate_allocate_credentials(C.byref(self.pointer)))
+        check(self._library.gnutls_certificate_allocate_credentials(C.byref(self.pointer)))
         self.has_certificate = certificate is not None and private_key is not None
         digest = hashlib.sha256()
         if certificate is not None and private_key is not None:
             cert, key = certificate.read_bytes(), private_key.read_bytes()
             digest.update(b"certificate" + len(cert).to_bytes(4, "big") + cert)
-            _check(
+            check(
                 self._library.gnutls_certificate_set_x509_key_mem(
-                    self.pointer, C.byref(_datum(cert)), C.byref(_datum(key)), _X509_FMT_PEM
+                    self.pointer, C.byref(datum(cert)), C.byref(datum(key)), _X509_FMT_PEM
                 )
             )
         if truststore is not None:
             trust = truststore.read_bytes()
             digest.update(b"truststore" + trust)
             count = self._library.gnutls_certificate_set_x509_trust_mem(
-                self.pointer, C.byref(_datum(trust)), _X509_FMT_PEM
+                self.pointer, C.byref(datum(trust)), _X509_FMT_PEM
             )
-            _check(count or E_NO_CERTIFICATE_FOUND)
+            check(count or E_NO_CERTIFICATE_FOUND)
         elif system_trust:
-            _check(self._library.gnutls_certificate_set_x509_system_trust(self.pointer))
+            check(self._library.gnutls_certificate_set_x509_system_trust(self.pointer))
             digest.update(b"system")
         self.fingerprint = digest.digest()
         """Of the certificate and of what is trusted: the same as long as both are."""
@@ -267,7 +169,7 @@ class AntiReplay:
     def __init__(self, is_new: Callable[[bytes], bool], window_s: int) -> None:
         library = load()
         self.pointer = C.c_void_p()
-        _check(library.gnutls_anti_replay_init(C.byref(self.pointer)))
+        check(library.gnutls_anti_replay_init(C.byref(self.pointer)))
 
         def add(_: Any, expires: int, key: Any, entry: Any) -> int:
             try:
@@ -276,7 +178,7 @@ class AntiReplay:
                 return E_INTERNAL_ERROR
             return E_DB_ENTRY_EXISTS if known else 0
 
-        self._add = _DbAddFunc(add)  # must outlive the library's use of it
+        self._add = DbAddFunc(add)  # must outlive the library's use of it
         library.gnutls_anti_replay_set_window(self.pointer, window_s * 1000)
         library.gnutls_anti_replay_set_add_function(self.pointer, self._add)
 
@@ -385,11 +287,12 @@ class Session:
         self.callback_error: BaseException | None = None
         self._library = load()
         self._params = transport_params
+        self._verifies = verify
         self._verify_status = 0
         self._credentials = credentials  # must outlive the session
         self._early_offered = False
         self._pointer = C.c_void_p()
-        _check(
+        check(
             self._library.gnutls_init(
                 C.byref(self._pointer), (_SERVER if server else _CLIENT) | _COMMON_FLAGS | resumption.flags
             )
@@ -413,12 +316,12 @@ class Session:
         certificate_request: int,
     ) -> None:
         library, pointer = self._library, self._pointer
-        _check(library.gnutls_priority_set(pointer, _priority(cipher)))
-        _check(library.gnutls_credentials_set(pointer, _CRD_CERTIFICATE, self._credentials.pointer))
+        check(library.gnutls_priority_set(pointer, _priority(cipher)))
+        check(library.gnutls_credentials_set(pointer, _CRD_CERTIFICATE, self._credentials.pointer))
         library.gnutls_handshake_set_secret_function(pointer, _on_secret)
         library.gnutls_handshake_set_read_function(pointer, _on_crypto)
         library.gnutls_alert_set_read_function(pointer, _on_alert)
-        _check(
+        check(
             library.gnutls_session_ext_register(
                 pointer,
                 b"QUIC transport parameters",
@@ -432,8 +335,8 @@ class Session:
                 _EXT_FLAGS,
             )
         )
-        protocols = (_Datum * len(alpn))(*map(_datum, alpn))
-        _check(library.gnutls_alpn_set_protocols(pointer, protocols, len(alpn), _ALPN_MANDATORY))
+        protocols = (Datum * len(alpn))(*map(datum, alpn))
+        check(library.gnutls_alpn_set_protocols(pointer, protocols, len(alpn), _ALPN_MANDATORY))
         if self.server:
             library.gnutls_certificate_server_set_request(pointer, certificate_request)
         if verify:
@@ -442,10 +345,10 @@ class Session:
     def _prepare(self, resumption: Resumption) -> None:
         library, pointer = self._library, self._pointer
         if resumption.ticket_key:
-            key = C.byref(_datum(resumption.ticket_key))  # copied
-            _check(library.gnutls_session_ticket_enable_server(pointer, key))
+            key = C.byref(datum(resumption.ticket_key))  # copied
+            check(library.gnutls_session_ticket_enable_server(pointer, key))
         if resumption.anti_replay is not None and resumption.early_data:
-            _check(library.gnutls_record_set_max_early_data_size(pointer, QUIC_EARLY_DATA))
+            check(library.gnutls_record_set_max_early_data_size(pointer, QUIC_EARLY_DATA))
             library.gnutls_anti_replay_enable(pointer, resumption.anti_replay.pointer)
         if resumption.session:
             # Data that GnuTLS does not like lead to a full handshake.
@@ -459,10 +362,10 @@ class Session:
                 expected.append((_DT_IP_ADDRESS, address))
             else:
                 name = peername.removesuffix(".").encode()
-                _check(self._library.gnutls_server_name_set(self._pointer, _NAME_DNS, name, len(name)))
+                check(self._library.gnutls_server_name_set(self._pointer, _NAME_DNS, name, len(name)))
                 expected.append((_DT_DNS_HOSTNAME, name))
-        self._expected = (_TypedData * len(expected))(
-            *(_TypedData(kind, value, len(value)) for kind, value in expected)
+        self._expected = (TypedData * len(expected))(
+            *(TypedData(kind, value, len(value)) for kind, value in expected)
         )
         self._library.gnutls_session_set_verify_function(self._pointer, _on_verify)
 
@@ -492,7 +395,7 @@ class Session:
 
     @property
     def selected_alpn(self) -> bytes | None:
-        protocol = _Datum()
+        protocol = Datum()
         if self._library.gnutls_alpn_get_selected_protocol(self._pointer, C.byref(protocol)) < 0:
             return None
         return C.string_at(protocol.data, protocol.size)
@@ -507,7 +410,7 @@ class Session:
 
     def issue_ticket(self) -> None:
         """Server, handshake complete: a ticket for the client, in `outputs`."""
-        _check(self._library.gnutls_session_ticket_send(self._pointer, 1, 0))
+        check(self._library.gnutls_session_ticket_send(self._pointer, 1, 0))
         if self.callback_error is not None:
             raise self.callback_error
 
@@ -518,13 +421,32 @@ class Session:
             return b""
         size = C.c_size_t(MAX_SESSION)
         buffer = C.create_string_buffer(MAX_SESSION)
-        _check(self._library.gnutls_session_get_data(self._pointer, buffer, C.byref(size)))
+        check(self._library.gnutls_session_get_data(self._pointer, buffer, C.byref(size)))
         return buffer.raw[: size.value]
 
     @property
     def max_early_data(self) -> int:
         """Client: what the ticket says about 0-RTT; 0 if it is not allowed."""
         return int(self._library.gnutls_record_get_max_early_data_size(self._pointer))
+
+    def channel_binding(self) -> bytes:
+        """Handshake complete: tls-exporter, the same at both ends and for no other connection (RFC 9266 §2)."""
+        buffer = C.create_string_buffer(_BINDING_LENGTH)
+        check(
+            self._library.gnutls_prf_rfc5705(
+                self._pointer, len(_BINDING_LABEL), _BINDING_LABEL, 0, b"", _BINDING_LENGTH, buffer
+            )
+        )
+        return buffer.raw
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """The peer's own certificate (DER) if there is one and it was found to be good; empty otherwise."""
+        count = C.c_uint()
+        chain = self._library.gnutls_certificate_get_peers(self._pointer, C.byref(count))
+        if not self._verifies or not count.value or self._verify_status:
+            return b""
+        return C.string_at(chain[0].data, chain[0].size)
 
     def close(self) -> None:
         """Free the session. Twice is allowed; nothing else may be called afterwards."""
@@ -558,7 +480,7 @@ class Session:
         if self.server and not count.value:
             return 0  # GnuTLS has refused already if one was required
         status = C.c_uint()
-        _check(
+        check(
             self._library.gnutls_certificate_verify_peers(
                 self._pointer, self._expected, len(self._expected), C.byref(status)
             )
@@ -572,16 +494,16 @@ class Session:
             self.outputs.append(PeerParams(C.string_at(data, size)))
 
     def send_params(self, buffer: int) -> int:
-        _check(self._library.gnutls_buffer_append_data(buffer, self._params, len(self._params)))
+        check(self._library.gnutls_buffer_append_data(buffer, self._params, len(self._params)))
         return len(self._params)
 
 
-_on_secret: Final = _SecretFunc(_for_session(Session.secret))
-_on_crypto: Final = _ReadFunc(_for_session(Session.crypto))
-_on_alert: Final = _AlertFunc(_for_session(Session.alert))
-_on_verify: Final = _VerifyFunc(_for_session(Session.verify_peer))
-_on_params: Final = _ExtRecvFunc(_for_session(Session.params))
-_on_send_params: Final = _ExtSendFunc(_for_session(Session.send_params))
+_on_secret: Final = SecretFunc(_for_session(Session.secret))
+_on_crypto: Final = ReadFunc(_for_session(Session.crypto))
+_on_alert: Final = AlertFunc(_for_session(Session.alert))
+_on_verify: Final = VerifyFunc(_for_session(Session.verify_peer))
+_on_params: Final = ExtRecvFunc(_for_session(Session.params))
+_on_send_params: Final = ExtSendFunc(_for_session(Session.send_params))
 
 
 def _ip_address(name: str) -> bytes | None:

@@ -21,10 +21,10 @@ from quicfs.handshake_agent.gnutls import (
     QUIC_EARLY_DATA,
     TICKET_KEY_LENGTH,
     Credentials,
-    GnutlsError,
     Resumption,
     Session,
 )
+from quicfs.handshake_agent.gnutls_library import GnutlsError
 from quicfs.handshake_agent.tickets import (
     NEW_SESSION_TICKET,
     TicketKeys,

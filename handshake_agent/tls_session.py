@@ -18,12 +18,12 @@ from quicfs.handshake_agent.gnutls import (
     Credentials,
     CryptoData,
     EarlyDataRefused,
-    GnutlsError,
     PeerParams,
     Resumption,
     Secret,
     Session,
 )
+from quicfs.handshake_agent.gnutls_library import GnutlsError
 from quicfs.handshake_agent.resumption import Resumer, TicketCollector, Wish, identity_of
 from quicfs.handshake_agent.tickets import TicketKeys
 from quicfs.transport.uapi import (
@@ -36,6 +36,7 @@ from quicfs.transport.uapi import (
     SockOpt,
     TlsCipher,
 )
+from quicfs.transport.wire.descriptor import MAX_PAYLOAD
 from quicfs.transport.wire.netlink import Request
 
 _log = logging.getLogger("quicfs.handshake_agent")
@@ -185,6 +186,7 @@ async def _drive(session: Session, descriptor: QuicDescriptor, resumption: Resum
             descriptor.setsockopt(SockOpt.ALPN, session.selected_alpn)
             told_alpn = True
         if complete:
+            _tell_identity(session, descriptor)
             break
         level, data = await descriptor.recvmsg()
         if level != session.read_level:
@@ -224,6 +226,16 @@ def _install(session: Session, descriptor: QuicDescriptor) -> bytes:
                 descriptor.setsockopt(SockOpt.CRYPTO_SECRET, value.pack())
     session.outputs.clear()
     return parameters
+
+
+def _tell_identity(session: Session, descriptor: QuicDescriptor) -> None:
+    """What applications build on: the channel binding, and who the peer is."""
+    descriptor.setsockopt(SockOpt.CHANNEL_BINDING, session.channel_binding())
+    certificate = session.peer_certificate
+    if len(certificate) > MAX_PAYLOAD:
+        raise failures.invalid_request("the peer's certificate is larger than can be handed over")
+    if certificate:
+        descriptor.setsockopt(SockOpt.PEER_CERTIFICATE, certificate)
 
 
 def failure_of(error: Exception) -> int:

@@ -363,7 +363,10 @@ class Connection:
 
     def consume(self, stream: Stream | None, count: int, now: float) -> None:
         """The reader is done with `count` bytes: the peer may send as many more."""
-        if self.streams.recv_window.consume(count):
+        streams = self.streams
+        # A peer that has used up everything hears of what is free at once: what it waits for may be less than half
+        # of the window, when the rest lies on streams that nobody reads now.
+        if streams.recv_window.consume(count) or streams.received >= streams.recv_window.limit:
             self.queue_control(FrameType.MAX_DATA, None)
         if stream is not None and stream.recv is not None and stream.recv.window.consume(count):
             self.queue_control(FrameType.MAX_STREAM_DATA, stream)

@@ -42,6 +42,11 @@ class DataSocket:
         self._sendable = Waiters()  # a stream or a datagram more
         self._reading = True
         self._writing = True
+        self.channel_binding = b""
+        """tls-exporter (RFC 9266), once the handshake is done: 32 bytes that are the same at both ends of this
+        connection and for no other one. Empty if nobody has told."""
+        self.peer_certificate = b""
+        """The peer's certificate (DER), if TLS has verified one."""
 
     @property
     def connection(self) -> Connection:

@@ -247,7 +247,10 @@ def _write_max_streams(conn: Connection, argument: Any, room: int, now: float) -
 
 
 def _process_data_blocked(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:
-    return None  # our limits follow the reader; there is nothing to add
+    """Our limit follows the reader in steps of half a window; a peer that waits gets what there is."""
+    window = conn.streams.recv_window
+    if window.limit < window.consumed + window.window:
+        conn.queue_control(FrameType.MAX_DATA, None)
 
 
 def _process_stream_data_blocked(conn: Connection, space: PacketNumberSpace, frame: Any, now: float) -> None:

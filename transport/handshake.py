@@ -70,7 +70,8 @@ class HandshakePort(Protocol):
         """TRANSPORT_PARAM_EXT: the peer's encoded parameters. ALPN: the chosen protocol. CRYPTO_SECRET:
         uapi.CryptoSecret; level EARLY with cipher type 0 says that the server refused the early data, and comes
         before its parameters. SESSION_TICKET: a new ticket, also after `handshake_done`. CONNECTION_CLOSE: why
-        it failed. Raises OSError, which fails the handshake."""
+        it failed. CHANNEL_BINDING, PEER_CERTIFICATE: what TLS has to say of the peer, before `handshake_done`.
+        Raises OSError, which fails the handshake."""
 
     def send_crypto(self, level: int, data: bytes) -> None:
         """Send CRYPTO bytes after those sent at this level before. Raises OSError."""

@@ -187,12 +187,30 @@ def _open_stream(sock: QuicSocket, value: bytes) -> bytes:
     return uapi.StreamInfo(stream.stream_id, info.flags).pack()
 
 
+def _get_binding(sock: QuicSocket, value: bytes) -> bytes:
+    return sock.channel_binding
+
+
+def _set_binding(sock: QuicSocket, value: bytes) -> None:
+    sock.channel_binding = value
+
+
+def _get_certificate(sock: QuicSocket, value: bytes) -> bytes:
+    return sock.peer_certificate
+
+
+def _set_certificate(sock: QuicSocket, value: bytes) -> None:
+    sock.peer_certificate = value
+
+
 GETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], bytes]]] = {
     SockOpt.ALPN: _get_alpn,
+    SockOpt.CHANNEL_BINDING: _get_binding,
     SockOpt.CONFIG: _get_config,
     SockOpt.CONNECTION_CLOSE: _get_close,
     SockOpt.CONNECTION_ID: _get_connection_id,
     SockOpt.EVENT: _get_event,
+    SockOpt.PEER_CERTIFICATE: _get_certificate,
     SockOpt.SESSION_TICKET: _get_session_ticket,
     SockOpt.STREAM_OPEN: _open_stream,
     SockOpt.TOKEN: _get_token,
@@ -202,6 +220,7 @@ GETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], bytes]]] = {
 
 SETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], None]]] = {
     SockOpt.ALPN: _set_alpn,
+    SockOpt.CHANNEL_BINDING: _set_binding,
     SockOpt.CONFIG: _set_config,
     SockOpt.CONNECTION_CLOSE: _set_close,
     SockOpt.CONNECTION_ID: _set_connection_id,
@@ -209,6 +228,7 @@ SETTERS: Final[dict[SockOpt, Callable[[QuicSocket, bytes], None]]] = {
     SockOpt.CRYPTO_SECRET: _set_secret,
     SockOpt.EVENT: _set_event,
     SockOpt.KEY_UPDATE: _update_keys,
+    SockOpt.PEER_CERTIFICATE: _set_certificate,
     SockOpt.SESSION_TICKET: _set_session_ticket,
     SockOpt.STREAM_RESET: _reset,
     SockOpt.STREAM_STOP_SENDING: _stop_sending,

@@ -254,7 +254,8 @@ class Streams:
         if is_server_initiated(stream.stream_id) != self._is_server:
             opened = self._peer[kind]
             opened.closed += 1
-            if opened.limit - opened.closed <= opened.window // 2:
+            # Half a window at a time, but at once for a peer that has nothing left: its other streams may live long.
+            if opened.limit - opened.closed <= opened.window // 2 or opened.opened >= opened.limit:
                 self.renewals[kind] = None
         return True
 

@@ -45,6 +45,8 @@ class SockOpt(enum.IntEnum):
     SESSION_TICKET = 12
     CRYPTO_SECRET = 13
     TRANSPORT_PARAM_EXT = 14
+    CHANNEL_BINDING = 64  # not of Linux: tls-exporter (RFC 9266), by whoever did the handshake
+    PEER_CERTIFICATE = 65  # not of Linux: the peer's certificate (DER) that TLS has verified
 
 
 class CmsgType(enum.IntEnum):

@@ -20,6 +20,7 @@ comes later. A client's agent keeps the descriptor for that after DONE, for CONF
 until the other end closes it; only SESSION_TICKET and CONNECTION_CLOSE may be set then, and CRYPTO bytes go on coming.
 CRYPTO_SECRET with level EARLY installs the keys of 0-RTT, where CONFIG's early_data allows it; a client's with cipher
 type 0 takes them back, since the server refused, and comes before the server's TRANSPORT_PARAM_EXT.
+CHANNEL_BINDING (RFC 9266) is set once TLS is complete, and so is PEER_CERTIFICATE where one was verified.
 Records that are ready at one time travel together: each message costs a switch of processes.
 """
 
@@ -49,6 +50,8 @@ SETTABLE: Final = frozenset(
         SockOpt.SESSION_TICKET,
         SockOpt.CRYPTO_SECRET,
         SockOpt.TRANSPORT_PARAM_EXT,
+        SockOpt.CHANNEL_BINDING,  # these two before DONE
+        SockOpt.PEER_CERTIFICATE,
     }
 )
 

@@ -15,10 +15,11 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quicfs.handshake_agent import failures, gnutls
+from quicfs.handshake_agent import failures, gnutls, gnutls_library
 from quicfs.handshake_agent.config import X509, ConfigError
 from quicfs.handshake_agent.credentials import CredentialStore
-from quicfs.handshake_agent.gnutls import Credentials, CryptoData, GnutlsError, PeerParams, Secret, Session
+from quicfs.handshake_agent.gnutls import Credentials, CryptoData, PeerParams, Secret, Session
+from quicfs.handshake_agent.gnutls_library import GnutlsError
 from quicfs.transport.uapi import PHRASE_MAX_LEN, SECRET_LEN, CryptoLevel, TlsCipher
 
 NAME = "klab.test"
@@ -223,22 +224,22 @@ def test_changed_bytes(folder: Path, at: int, flip: int) -> None:
 
 
 def test_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    gnutls.load.cache_clear()
-    monkeypatch.setattr(gnutls, "SONAME", "libgnutls.so.does-not-exist")
+    gnutls_library.load.cache_clear()
+    monkeypatch.setattr(gnutls_library, "SONAME", "libgnutls.so.does-not-exist")
     with pytest.raises(failures.TlsUnavailable, match="install the Debian package libgnutls30"):
-        gnutls.load()
+        gnutls_library.load()
     monkeypatch.undo()
-    gnutls.load.cache_clear()
-    gnutls.load()
+    gnutls_library.load.cache_clear()
+    gnutls_library.load()
 
 
 def test_old_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    gnutls.load.cache_clear()
-    monkeypatch.setattr(gnutls, "MIN_VERSION", b"99.0.0")
+    gnutls_library.load.cache_clear()
+    monkeypatch.setattr(gnutls_library, "MIN_VERSION", b"99.0.0")
     with pytest.raises(failures.TlsUnavailable, match=r"99\.0\.0 or newer"):
-        gnutls.load()
+        gnutls_library.load()
     monkeypatch.undo()
-    gnutls.load.cache_clear()
+    gnutls_library.load.cache_clear()
 
 
 def test_credentials_that_are_no_good(folder: Path, tmp_path: Path) -> None:
