@@ -16,9 +16,7 @@ MAX_CALLS: Final = 64  # of one stream that wait for something; more are read wh
 GATHERED: Final = 1 << 20  # replies that are collected before they are sent
 FAIR_CALLS: Final = 64  # calls carried out before other streams get a turn
 MAX_MISDIRECTED: Final = 16  # messages of the wrong direction on a QUIC stream that are discarded in silence
-MAX_STREAMS: Final = 64  # that a client may have open on one QUIC connection
-MAX_CALLBACK_STREAMS: Final = 4  # that a server may have open on one QUIC connection
-FIRST_CALL_S: Final = 30.0  # a connection without any stream
+MAX_STREAMS: Final = 64  # that a peer may have open on one QUIC connection
 
 # --- the served tree
 MAX_VIEWS: Final = 1024  # callers of one export whose view of the tree is kept

@@ -73,13 +73,7 @@ class App:
         if conn.versions.next is not None:
             self.begin_anew()
             return
-        while conn.crypto_received:
-            level, data = conn.crypto_received.popleft()
-            try:
-                self.tls.handle(level, data)
-            except ProtocolViolation as violation:
-                conn.close(now, violation.code, violation.reason)
-            self.host.endpoint.replay(now, conn)
+        self.hand_to_tls(now)
         while conn.streams.incoming:
             self.accepted.append(conn.streams.incoming.popleft().stream_id)
         if not self.paused:
@@ -88,6 +82,16 @@ class App:
             del conn.writable[stream]
             if stream.send is not None and stream.send.stop_code is not None:
                 self.stops[stream.stream_id] = stream.send.stop_code
+
+    def hand_to_tls(self, now: float) -> None:
+        conn = self.conn
+        while conn.crypto_received:
+            level, data = conn.crypto_received.popleft()
+            try:
+                self.tls.handle(level, data)
+            except ProtocolViolation as violation:
+                conn.close(now, violation.code, violation.reason)
+            self.host.endpoint.replay(now, conn)
 
     def read(self, now: float, limit: int = 1 << 20) -> None:
         conn = self.conn
@@ -142,6 +146,8 @@ class App:
 class Host:
     """An endpoint at an address of the network. A server accepts with one `App` per connection."""
 
+    app_type: type[App] = App
+
     def __init__(self, network: Network, address: Address, seed: int, *, mtu: int = 1472) -> None:
         self.network = network
         self.address = address
@@ -169,7 +175,7 @@ class Host:
         accept: Callable[[App], None] | None = None,
     ) -> None:
         def take(conn: Connection, chosen: bytes) -> bool:
-            app = App(self, conn)
+            app = self.app_type(self, conn)
             app.tls = FakeTls(
                 app, is_server=True, certificate=certificate, early_data=early_data, tickets=tickets
             )
@@ -196,7 +202,7 @@ class Host:
         conn = self.endpoint.connect(
             self.network.now, remote, config or ConnectionConfig(), local=self.address, token=token
         )
-        app = App(self, conn)
+        app = self.app_type(self, conn)
         offers = remembered is not None
         app.tls = FakeTls(app, is_server=False, alpn=alpn, padding=padding, early_data=offers)
         app.begin_anew = lambda: self._begin_anew(app, alpn, padding)

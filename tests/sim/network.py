@@ -158,6 +158,18 @@ class Network:
             self._step()
         self.now = deadline
 
+    def advance(self, until: float | None) -> bool:
+        """Jump to what happens next, or to `until` if that is sooner; False if nothing will ever happen."""
+        upcoming = self._next()
+        if upcoming is not None and (until is None or upcoming <= until):
+            self.now = max(self.now, upcoming)
+            self._step()
+        elif until is not None:
+            self.now = max(self.now, until)
+        else:
+            return False
+        return True
+
     def _next(self) -> float | None:
         times = [self._events[0][0]] if self._events else []
         times += [due for node in self._nodes.values() if (due := node.next_timeout()) is not None]
