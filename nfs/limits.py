@@ -51,3 +51,13 @@ MAX_CALLBACK_PATHS: Final = 8  # of one session
 CALLBACK_TIMEOUT_S: Final = 30.0
 CALLBACK_PATH_S: Final = 10.0  # on one path, then another is tried
 CALLBACK_RETRY_S: Final = 0.1  # after the client has said that it is busy
+
+# --- opens, locks and delegations of the server. An open or a delegation keeps a file of the tree open.
+MAX_CLIENT_OPENS: Final = 16_384
+MAX_CLIENT_LOCK_OWNERS: Final = 4_096  # counted once for each file that they lock
+MAX_LOCK_RANGES: Final = 1_024  # of one owner on one file; local trees take no more than four times that
+MAX_LOCK_WAITERS: Final = 64  # of one file that are told when they may try again
+MAX_CLIENT_DELEGATIONS: Final = 512
+MAX_DELEGATIONS: Final = 4_096
+DELEGATION_SHY_S: Final = 10.0  # after a recall, before the same file is delegated again
+OPEN_ATTEMPTS: Final = 8  # of one OPEN, while others make and remove its name

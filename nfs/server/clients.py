@@ -13,13 +13,12 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from quicfs.nfs.server.stateids import ClientState
-
 from quicfs.nfs import limits
 from quicfs.nfs.rpc.message import AuthSys, Credential
 from quicfs.nfs.rpc.service import Peer
 from quicfs.nfs.server.backchannel import BackChannel
 from quicfs.nfs.server.context import Context, Handler
+from quicfs.nfs.server.stateids import ClientState
 from quicfs.nfs.v4.const import ExchangeId, Nfs4Error, Op, Stat
 from quicfs.nfs.v4.operations_sessions import (
     CreateSessionResok,

@@ -18,10 +18,14 @@ from quicfs.nfs.server import (
     access,
     attributes,
     clients,
+    delegations,
     directories,
     grace,
+    io,
     listing,
+    locks,
     navigation,
+    opens,
     sessions,
     xattrs,
 )
@@ -41,7 +45,11 @@ __all__ = ["HANDLERS", "run"]
 
 _log = logging.getLogger("quicfs.nfs")
 
-_FAMILIES: Final = (clients, sessions, grace, navigation, access, attributes, directories, listing, xattrs)
+_FAMILIES: Final = (
+    clients, sessions, grace,
+    navigation, access, attributes, directories, listing, xattrs,
+    opens, locks, delegations, io,
+)  # fmt: skip
 """The modules with the operations; each has a table HANDLERS."""
 
 HANDLERS: Final[Mapping[Op, Handler]] = {

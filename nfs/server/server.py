@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from quicfs.nfs.server.files import Files
-
 from quicfs.nfs import limits
 from quicfs.nfs.rpc.identity import IdentityMap, resolve
 from quicfs.nfs.rpc.message import AcceptStat, Call, Credential, RpcFault
@@ -19,6 +17,7 @@ from quicfs.nfs.rpc.service import Peer, Program
 from quicfs.nfs.server import compound
 from quicfs.nfs.server.clients import ClientTable
 from quicfs.nfs.server.exports import Export
+from quicfs.nfs.server.files import Files
 from quicfs.nfs.server.grace import Grace
 from quicfs.nfs.server.recovery import Recovery
 from quicfs.nfs.server.sessions import SessionTable

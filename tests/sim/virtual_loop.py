@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`time()` is virtual. RuntimeError when all wait and nobody will wake them."""
+    """`time()` is virtual. RuntimeError when all wait and nobody will wake them. Time does not go on before that is
+    done which thread pools were given while the loop runs."""
 
     def __init__(self) -> None:
         self.now = 1_000.0
@@ -22,13 +23,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    def run_in_executor(  # type: ignore[override]
-        self, executor: Executor | None, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
-        future = super().run_in_executor(executor, func, *args)
-        self.jobs += 1
-        future.add_done_callback(self._job_done)
-        return future
+    def run_forever(self) -> None:
+        submit = ThreadPoolExecutor.submit
+
+        def counted(pool: Any, call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
+            self.jobs += 1
+            job = submit(pool, call, *args, **options)
+            job.add_done_callback(self._job_done)
+            return job
+
+        ThreadPoolExecutor.submit = counted  # type: ignore[method-assign, assignment]
+        try:
+            super().run_forever()
+        finally:
+            ThreadPoolExecutor.submit = submit  # type: ignore[method-assign]
 
     async def shutdown_default_executor(self) -> None:
         self.jobs += 1
@@ -38,6 +46,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self.jobs -= 1
 
     def _job_done(self, _: object) -> None:
+        if not self.is_closed():
+            self.call_soon_threadsafe(self._count_down)
+
+    def _count_down(self) -> None:
         self.jobs -= 1
 
 
