@@ -61,3 +61,19 @@ MAX_CLIENT_DELEGATIONS: Final = 512
 MAX_DELEGATIONS: Final = 4_096
 DELEGATION_SHY_S: Final = 10.0  # after a recall, before the same file is delegated again
 OPEN_ATTEMPTS: Final = 8  # of one OPEN, while others make and remove its name
+
+# --- the client: what it offers a server, and keeps for it
+CLIENT_SLOTS: Final = 128  # calls under way in one session
+CLIENT_MAX_MESSAGE: Final = (
+    1 << 20
+) + 8_192  # of one call or reply: a READ or WRITE of 1 MiB, and what is around it
+CLIENT_MAX_CACHED: Final = 8_192  # of a reply that the server is asked to keep
+CLIENT_MAX_OPERATIONS: Final = 128  # of one COMPOUND
+CALLBACK_SLOTS: Final = 16
+CALLBACK_MAX_MESSAGE: Final = 65_536
+CALLBACK_MAX_CACHED: Final = 4_096
+CALLBACK_MAX_OPERATIONS: Final = 16
+UNSTABLE: Final = 64 << 20  # written data of all files that the server has not committed yet
+LOCK_OWNERS: Final = 1_024  # of one open file
+LOCK_RANGES: Final = 4_096  # of one owner
+POSTED_CLOSES: Final = 1_024  # that nobody waits for

@@ -1,0 +1,440 @@
+"""An export as a `FileSystem`. Each call is one COMPOUND: what belongs together travels together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+from quicfs.nfs.client import directories, names, xattrs
+from quicfs.nfs.client.attributes import FS, attr_of, changes_of, statfs_of
+from quicfs.nfs.client.channel import Connect, Operation
+from quicfs.nfs.client.closing import Closer
+from quicfs.nfs.client.errors import CompoundFailed, ConnectError, ConnectProblem
+from quicfs.nfs.client.link import Link, LinkSettings
+from quicfs.nfs.client.nodes import NfsNode, Nodes, node_of, split
+from quicfs.nfs.client.openfile import NfsOpenFile
+from quicfs.nfs.client.opening import open_file
+from quicfs.nfs.client.ranges import clone_range, copy_range
+from quicfs.nfs.client.recovery import Opens
+from quicfs.nfs.client.requests import GETATTR, GETFH, PUTROOTFH, lookups, put
+from quicfs.nfs.client.session import Session
+from quicfs.nfs.client.status import fs_error
+from quicfs.nfs.client.transfer import PIECE, read_limit, write_limit
+from quicfs.nfs.client.unstable import Piece, UnstableData
+from quicfs.nfs.client.walking import Walker
+from quicfs.nfs.rpc.message import AuthSys, Credential
+from quicfs.nfs.v4.attributes import Attribute, bitmap
+from quicfs.nfs.v4.const import Access as Nfs4Access
+from quicfs.nfs.v4.const import Op, ShareAccess, StableHow, Stat
+from quicfs.nfs.v4.operations_files import AccessArgs, GetattrArgs, SetattrArgs
+from quicfs.nfs.v4.operations_io import CommitArgs, WriteArgs
+from quicfs.nfs.v4.types import ANONYMOUS, ClientOwner
+from quicfs.vfs.api import (
+    HANDLE_MAX,
+    Access,
+    Attr,
+    Caller,
+    DirPage,
+    FileKind,
+    FileSystem,
+    Node,
+    OpenFile,
+    OpenFlags,
+    SetAttr,
+    StatFs,
+)
+from quicfs.vfs.status import FsError, Status
+
+__all__ = ["NfsFileSystem", "this_process"]
+
+_MAX_GIDS: Final = 16  # of AUTH_SYS (RFC 5531 appendix A)
+_SERVER: Final = GetattrArgs(
+    bitmap(
+        (
+            Attribute.SUPPORTED_ATTRS,
+            Attribute.TYPE,
+            Attribute.LEASE_TIME,
+            Attribute.FILEID,
+            Attribute.MAXREAD,
+            Attribute.MAXWRITE,
+        )
+    )
+)
+_DEFAULT_LEASE_S: Final = 90
+_FOLLOWING: Final = {
+    Access.READ: Nfs4Access.READ,
+    Access.WRITE: Nfs4Access.MODIFY | Nfs4Access.EXTEND,
+}
+
+
+def this_process() -> AuthSys:
+    """AUTH_SYS with this process's user and groups."""
+    groups = [gid for gid in os.getgroups() if gid != os.getegid()][:_MAX_GIDS]
+    return AuthSys(0, socket.gethostname()[:255], os.geteuid(), os.getegid(), tuple(groups))
+
+
+class _Client:
+    """What all views of one file system share: one client of the server."""
+
+    def __init__(
+        self, connect: Connect, host: str, export: str, credential: Credential, streams: int, timeout: float
+    ) -> None:
+        owner = ClientOwner(os.urandom(8), f"quicfs {socket.gethostname()} {os.urandom(8).hex()}".encode())
+        settings = LinkSettings(host, owner, credential, streams, timeout)
+        self.opens = Opens()
+        self.link = Link(connect, settings, self._recover, on_state_flags=self.opens.on_flags)
+        self.opens.link = self.link
+        self.export = [name for name in export.split("/") if name]
+        self.nodes = Nodes()
+        self.root = NfsNode(b"", 0, None)
+        self.closer = Closer(self.link)
+        self.unstable = UnstableData(self._write_again, self._commit)
+        self.max_read = self.max_write = PIECE
+        self.read_limit = self.write_limit = PIECE
+        self.supported = 0
+        self._next_owner = 0
+        self._waiting_locks: dict[bytes, set[asyncio.Event]] = {}
+        self._writers: dict[NfsNode, Credential] = {}
+
+    def next_owner(self) -> bytes:
+        self._next_owner += 1
+        return b"%x" % self._next_owner
+
+    async def _recover(self, session: Session, generation: int) -> None:
+        """In each new session: reclaim, and learn where the export is and what the server can do."""
+        timeout = self.link.settings.timeout
+        await self.opens.reclaim(session, generation, timeout)
+        operations = [PUTROOTFH, *lookups(self.export), GETFH, (Op.GETATTR, _SERVER)]
+        deadline = asyncio.get_running_loop().time() + timeout
+        try:
+            values = await self.link.through(session, operations, "the export", deadline=deadline)
+        except CompoundFailed as failed:
+            if not 0 < failed.index <= len(self.export):
+                raise
+            raise ConnectError(ConnectProblem.EXPORT, self._refused(failed)) from failed
+        server = values[-1].attributes
+        self.nodes.moved(self.root, values[-2].object)
+        self.root.fileid = server.get(Attribute.FILEID, 0)
+        self.supported = server.get(Attribute.SUPPORTED_ATTRS, 0)
+        self.read_limit = read_limit(session, server.get(Attribute.MAXREAD, 0))
+        self.write_limit = write_limit(session, server.get(Attribute.MAXWRITE, 0))
+        self.link.keep_alive(server.get(Attribute.LEASE_TIME, _DEFAULT_LEASE_S))
+
+    def _refused(self, failed: CompoundFailed) -> str:
+        host, export = self.link.settings.host, "/" + "/".join(self.export)
+        if failed.status in (Stat.NOENT, Stat.NOTDIR, Stat.SYMLINK):
+            return f"{host} exports no {export}: ask its administrator for the path."
+        return f"{host} refuses {export} ({failed.status.name}): ask its administrator for access."
+
+    # Data that was not committed
+
+    async def _write_again(self, node: NfsNode, piece: Piece) -> bytes:
+        offset, data, _ = piece
+        for file in list(node.opens):
+            if ShareAccess.WRITE & file.access and not file.closed:
+                result = (
+                    await file.run(
+                        lambda stateid: [(Op.WRITE, WriteArgs(stateid, offset, StableHow.FILE_SYNC, data))]
+                    )
+                )[0]
+                break
+        else:  # closed since: no share reservation of ours is in the way
+            args = WriteArgs(ANONYMOUS, offset, StableHow.FILE_SYNC, data)
+            result = (await self.link.run([put(node), (Op.WRITE, args)], node.shown))[1]
+        if result.count != len(data):
+            raise FsError(Status.IO, f"{node.shown}: the server wrote {result.count} of {len(data)} bytes")
+        verifier: bytes = result.writeverf
+        return verifier
+
+    async def _commit(self, node: NfsNode) -> bytes:
+        values = await self.link.run([put(node), (Op.COMMIT, CommitArgs(0, 0))], node.shown)
+        verifier: bytes = values[1].writeverf
+        return verifier
+
+    # Locks that are waited for
+
+    async def wait_for_lock(self, owner: bytes, timeout: float) -> None:
+        event = asyncio.Event()
+        waiting = self._waiting_locks.setdefault(owner, set())
+        waiting.add(event)
+        try:
+            async with asyncio.timeout(timeout):
+                await event.wait()
+        except TimeoutError:
+            pass
+        finally:
+            waiting.discard(event)
+            if not waiting:
+                self._waiting_locks.pop(owner, None)
+
+    def lock_is_free(self, owner: bytes) -> None:
+        """CB_NOTIFY_LOCK (RFC 8881 §20.11): a hint to try again now."""
+        for event in self._waiting_locks.get(owner, ()):
+            event.set()
+
+
+class NfsFileSystem(FileSystem):
+    """`connect` makes a connection to the server each time that one is needed; `export` is a path there.
+
+    The first call connects, unless `connect` did, which reports problems as sentences (ConnectError). When the
+    connection is lost, calls wait for a new one, `timeout` seconds at most, and each is carried out exactly once; when
+    the server restarted, what is open and locked is reclaimed.
+    """
+
+    def __init__(
+        self,
+        connect: Connect,
+        host: str,
+        export: str = "/",
+        *,
+        credential: Credential | None = None,
+        streams: int = 4,
+        timeout: float = 30.0,
+    ) -> None:
+        self.credential = credential or this_process()
+        self._client = _Client(connect, host, export, self.credential, streams, timeout)
+        self._use(self._client)
+
+    def _use(self, client: _Client) -> None:
+        self.uplink = client.link
+        self.nodes = client.nodes
+        self.closer = client.closer
+        self.unstable = client.unstable
+        self.walker = Walker(client.link, client.nodes, client.root, self.credential)
+
+    async def connect(self) -> None:
+        """Connect now. ConnectError with a sentence when that fails."""
+        await self.uplink.open()
+
+    @property
+    def root(self) -> Node:
+        return self._client.root
+
+    @property
+    def read_limit(self) -> int:
+        return self._client.read_limit
+
+    @property
+    def write_limit(self) -> int:
+        return self._client.write_limit
+
+    def need_minor_2(self, what: str) -> None:
+        if self.uplink.minor < 2:
+            raise FsError(Status.NOT_SUPPORTED, f"{what}: the server speaks NFSv4.1 only")
+
+    # Ways to the server
+
+    async def compound(self, operations: Sequence[Operation], what: str, **options: Any) -> list[Any]:
+        """CompoundFailed, FsError."""
+        return await self.uplink.compound(operations, what, credential=self.credential, **options)
+
+    async def run(self, operations: Sequence[Operation], what: str, **options: Any) -> list[Any]:
+        """FsError."""
+        return await self.uplink.run(operations, what, credential=self.credential, **options)
+
+    async def at(
+        self, directory: Node, path: Sequence[str], tail: Sequence[Operation], **options: Any
+    ) -> list[Any]:
+        """`tail` on the object at `path`; FsError."""
+        try:
+            return await self.walker.run(node_of(directory), path, tail, **options)
+        except CompoundFailed as failed:
+            raise fs_error(failed, failed.what) from failed
+
+    # Looking
+
+    async def lookup(self, directory: Node, path: str, *, follow: bool = False) -> tuple[Node, Attr]:
+        base, parts = node_of(directory), split(path)
+        if not parts:
+            return base, await self.getattr(base)
+        fh, values = await self.at(base, parts, [GETFH, GETATTR])
+        attr = attr_of(values.attributes)
+        if follow and attr.kind is FileKind.SYMLINK:
+            return await self.walker.walk(base, parts)
+        return self.nodes.at(fh.object, attr.fileid, (base, path)), attr
+
+    async def getattr(self, node: Node) -> Attr:
+        return await self.walker.getattr(await self.there(node))
+
+    async def there(self, node: Node) -> NfsNode:
+        """The node, which is known by its handle now: the root is only once there was a session."""
+        found = node_of(node)
+        if not found.fh:
+            await self.uplink.session(asyncio.get_running_loop().time() + self.uplink.settings.timeout)
+        return found
+
+    async def readlink(self, node: Node) -> str:
+        return await self.walker.readlink(node_of(node))
+
+    async def readdir(self, directory: Node, cookie: int = 0, limit: int = 1024) -> DirPage:
+        return await directories.page(self, await self.there(directory), cookie, limit)
+
+    async def statfs(self) -> StatFs:
+        root = await self.there(self.root)
+        values = await self.run([put(root), (Op.GETATTR, GetattrArgs(FS))], "/")
+        return statfs_of(values[1].attributes)
+
+    async def access(self, node: Node, wanted: Access) -> Access:
+        asked = 0
+        for bit in wanted:
+            asked |= Nfs4Access.EXECUTE | Nfs4Access.LOOKUP if bit is Access.EXECUTE else _FOLLOWING[bit]
+        target = await self.there(node)
+        values = await self.run([put(target), (Op.ACCESS, AccessArgs(asked))], target.shown)
+        allowed = values[1].access
+        found = Access.NONE
+        if allowed & Nfs4Access.READ:
+            found |= Access.READ
+        if allowed & (Nfs4Access.MODIFY | Nfs4Access.EXTEND):
+            found |= Access.WRITE
+        if allowed & (Nfs4Access.EXECUTE | Nfs4Access.LOOKUP):
+            found |= Access.EXECUTE
+        return found & wanted
+
+    async def parent(self, node: Node) -> tuple[Node, Attr]:
+        return await self.walker.parent(node_of(node))
+
+    # Opening and making
+
+    async def open(
+        self, directory: Node, path: str, flags: OpenFlags, mode: int = 0o644
+    ) -> tuple[OpenFile, Attr, bool]:
+        return await open_file(self, await self.there(directory), path, flags, mode)
+
+    def new_file(self, flags: OpenFlags) -> NfsOpenFile:
+        return NfsOpenFile(self, flags, self._client.next_owner())
+
+    def keep(self, file: NfsOpenFile) -> None:
+        self._client.opens.add(file)
+
+    def forget(self, file: NfsOpenFile) -> None:
+        self._client.opens.remove(file)
+
+    async def reopen(self, file: NfsOpenFile) -> None:
+        await self._client.opens.reopen(file, self.walker)
+
+    async def mkdir(self, directory: Node, path: str, mode: int = 0o755) -> tuple[Node, Attr]:
+        return await names.create(self, await self.there(directory), path, FileKind.DIRECTORY, mode)
+
+    async def symlink(self, directory: Node, path: str, target: str) -> tuple[Node, Attr]:
+        return await names.create(
+            self, await self.there(directory), path, FileKind.SYMLINK, 0o777, target=target
+        )
+
+    async def mknod(
+        self, directory: Node, path: str, kind: FileKind, mode: int = 0o644, rdev: int = 0
+    ) -> tuple[Node, Attr]:
+        if kind in (FileKind.REGULAR, FileKind.DIRECTORY, FileKind.SYMLINK):
+            raise FsError(Status.INVALID, f"{path}: no special file")
+        return await names.create(self, await self.there(directory), path, kind, mode, rdev=rdev)
+
+    async def link(self, node: Node, directory: Node, path: str) -> Attr:
+        return await names.link(self, node_of(node), await self.there(directory), path)
+
+    # Changing and removing
+
+    async def setattr(self, node: Node, changes: SetAttr) -> Attr:
+        target = await self.there(node)
+        made = changes_of(changes)
+        if not made:
+            return await self.getattr(target)
+        if changes.size is not None:
+            for file in target.opens:
+                if file.access & ShareAccess.WRITE and not file.closed:
+                    return await file.setattr(changes)
+        # §18.30.3: a size is set under an open for writing, or under the anonymous stateid
+        values = await self.run(
+            [put(target), (Op.SETATTR, SetattrArgs(ANONYMOUS, made)), GETATTR], target.shown, cache=True
+        )
+        if changes.size is not None:
+            self.unstable.cut(target, changes.size, 1 << 63)
+        return attr_of(values[2].attributes)
+
+    async def unlink(self, directory: Node, path: str) -> None:
+        await names.remove(self, await self.there(directory), path, directory_wanted=False)
+
+    async def rmdir(self, directory: Node, path: str) -> None:
+        await names.remove(self, await self.there(directory), path, directory_wanted=True)
+
+    async def rename(
+        self, source: Node, path: str, target: Node, new_path: str, *, replace: bool = True
+    ) -> None:
+        await names.rename(
+            self, await self.there(source), path, await self.there(target), new_path, replace=replace
+        )
+
+    async def fsync(self, node: Node) -> None:
+        """A file's data; names and attributes are on stable storage when the server has answered (RFC 8881 §2.2.1)."""
+        await self.unstable.commit(node_of(node))
+
+    # Extended attributes
+
+    async def getxattr(self, node: Node, name: str) -> bytes:
+        return await xattrs.get(self, node_of(node), name)
+
+    async def setxattr(
+        self, node: Node, name: str, value: bytes, *, create: bool = False, replace: bool = False
+    ) -> None:
+        await xattrs.put_value(self, node_of(node), name, value, create=create, replace=replace)
+
+    async def listxattr(self, node: Node) -> list[str]:
+        return await xattrs.names(self, await self.there(node))
+
+    async def removexattr(self, node: Node, name: str) -> None:
+        await xattrs.remove(self, node_of(node), name)
+
+    # Ranges
+
+    async def copy_range(
+        self, source: OpenFile, offset: int, target: OpenFile, target_offset: int, length: int
+    ) -> int:
+        return await copy_range(self, source, offset, target, target_offset, length)
+
+    async def clone_range(
+        self, source: OpenFile, offset: int, target: OpenFile, target_offset: int, length: int
+    ) -> None:
+        await clone_range(self, source, offset, target, target_offset, length)
+
+    # More
+
+    def as_caller(self, caller: Caller) -> FileSystem:
+        """The same client of the server, calling for somebody else; the server must believe what AUTH_SYS says."""
+        view = object.__new__(NfsFileSystem)
+        machine = self.credential.machine if isinstance(self.credential, AuthSys) else socket.gethostname()
+        view.credential = AuthSys(0, machine, caller.uid, caller.gid, caller.groups[:_MAX_GIDS])
+        view._client = self._client
+        view._use(self._client)
+        return view
+
+    async def handle(self, node: Node) -> bytes:
+        fh = (await self.there(node)).fh
+        if len(fh) > HANDLE_MAX:
+            raise FsError(Status.NOT_SUPPORTED, "the server's handles are longer than the contract's")
+        return fh
+
+    async def from_handle(self, handle: bytes) -> tuple[Node, Attr]:
+        node = self.nodes.at(handle, 0)
+        attr = await self.getattr(node)
+        node.fileid = attr.fileid
+        return node, attr
+
+    async def wait_for_lock(self, owner: bytes, timeout: float) -> None:
+        await self._client.wait_for_lock(owner, timeout)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something to be done that nobody waits for."""
+        self.uplink.spawn(work)
+
+    async def close(self) -> None:
+        client = self._client
+        failed: list[FsError] = []
+        if client.link.current is not None:
+            await client.unstable.commit_all(failed.append)
+            await client.closer.drain()
+        await client.unstable.aclose()
+        await client.closer.aclose()
+        await client.link.aclose()
+        if failed:
+            raise failed[0]
