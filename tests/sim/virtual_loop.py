@@ -28,9 +28,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
         def counted(pool: Any, call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
             self.jobs += 1
-            job = submit(pool, call, *args, **options)
-            job.add_done_callback(self._job_done)
-            return job
+            outcome: Future[Any] = Future()
+            submit(pool, self._work, outcome, call, args, options)
+            return outcome
 
         ThreadPoolExecutor.submit = counted  # type: ignore[method-assign, assignment]
         try:
@@ -45,9 +45,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         finally:
             self.jobs -= 1
 
-    def _job_done(self, _: object) -> None:
-        if not self.is_closed():
-            self.call_soon_threadsafe(self._count_down)
+    def _work(self, outcome: Future[Any], call: Callable[..., Any], args: Any, options: Any) -> None:
+        """In a thread. Whoever waits for the outcome has been told of it before the job no longer counts."""
+        try:
+            if outcome.set_running_or_notify_cancel():
+                outcome.set_result(call(*args, **options))
+        except BaseException as error:
+            outcome.set_exception(error)
+        finally:
+            if not self.is_closed():
+                self.call_soon_threadsafe(self._count_down)
 
     def _count_down(self) -> None:
         self.jobs -= 1
