@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import struct as _struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
-from quicfs.nfs.v4.const import OPAQUE_LIMIT, CbOp, Nfs4Error, Op, Stat
+from quicfs.nfs.v4.const import MINOR_VERSIONS, OPAQUE_LIMIT, CbOp, Nfs4Error, Op, Stat
 from quicfs.nfs.v4.operation import Operation
 from quicfs.nfs.v4.operations import OPERATIONS
 from quicfs.nfs.v4.operations_files import SetattrRes
 from quicfs.nfs.xdr import Packer, Struct, Unpacker, XdrError
+from quicfs.nfs.xdr.notes import Unpack
 
+_OK: Final = Stat.OK
 _TWO: Final = _struct.Struct(">II")
 
 
@@ -35,6 +37,24 @@ class Dialect:
     operations: Mapping[Op | CbOp, Operation]
     illegal: Op | CbOp
     ident: bool  # callback_ident after the minor version; 0 since NFSv4.1
+    decoders: tuple[dict[int, tuple[Op | CbOp, Unpack | None]], ...] = field(init=False)  # by minor version
+    ok: dict[int, type[Struct] | None] = field(init=False)  # what travels with success
+    ops: dict[int, Op | CbOp] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """RFC 8881 §18.52: what a minor version does not have is illegal in it."""
+        rows = [row for row in self.operations.values() if row.op != self.illegal]
+        decoders = tuple(
+            {
+                int(row.op): (row.op, None if row.args is None else row.args.unpack)
+                for row in rows
+                if 0 < row.minor <= minor
+            }
+            for minor in range(MINOR_VERSIONS.stop)
+        )
+        object.__setattr__(self, "decoders", decoders)
+        object.__setattr__(self, "ops", {int(op): op for op in self.operations})
+        object.__setattr__(self, "ok", {int(op): row.ok for op, row in self.operations.items()})
 
 
 FORE: Final = Dialect(OPERATIONS, Op.ILLEGAL, ident=False)
@@ -43,7 +63,7 @@ FORE: Final = Dialect(OPERATIONS, Op.ILLEGAL, ident=False)
 class CompoundCall:
     """COMPOUND4args being read."""
 
-    __slots__ = ("_dialect", "_rows", "_unpacker", "count", "index", "minor", "op", "tag")
+    __slots__ = ("_decoders", "_dialect", "_unpacker", "count", "index", "minor", "op", "tag")
 
     def __init__(self, tag: bytes, minor: int, count: int, unpacker: Unpacker, dialect: Dialect) -> None:
         self.tag = tag
@@ -53,7 +73,7 @@ class CompoundCall:
         self.op: Op | CbOp = dialect.illegal  # the last one read: what the result of a failure is about
         self._unpacker = unpacker
         self._dialect = dialect
-        self._rows: Mapping[Any, Operation] = dialect.operations
+        self._decoders = dialect.decoders[min(minor, MINOR_VERSIONS[-1])]
 
     @classmethod
     def unpack(cls, unpacker: Unpacker, dialect: Dialect = FORE) -> Self:
@@ -74,28 +94,35 @@ class CompoundCall:
         unpacker = self._unpacker
         self.op = self._dialect.illegal
         try:
-            row = self._rows.get(unpacker.uint32())
-            # RFC 8881 §18.52: nothing that this minor version knows
-            if row is None or row.minor > self.minor or row.op == self.op:
-                raise Nfs4Error(Stat.OP_ILLEGAL)
-            self.op = row.op
-            if not row.minor:
-                raise Nfs4Error(Stat.NOTSUPP)
-            return row.op, None if row.args is None else row.args.unpack(unpacker)
+            number = unpacker.uint32()
+            found = self._decoders.get(number)
+            if found is None:
+                raise self._unknown(number)
+            self.op, unpack = found
+            return self.op, None if unpack is None else unpack(unpacker)
         except XdrError as reason:
             raise Nfs4Error(Stat.BADXDR, str(reason)) from None
+
+    def _unknown(self, number: int) -> Nfs4Error:
+        operations: Mapping[Any, Operation] = self._dialect.operations
+        row = operations.get(number)
+        if row is None or row.minor:
+            return Nfs4Error(Stat.OP_ILLEGAL)
+        self.op = row.op
+        return Nfs4Error(Stat.NOTSUPP)
 
 
 class ReplyBuilder:
     """COMPOUND4res being written. Its status is that of the last result."""
 
-    __slots__ = ("_rows", "_start", "_tag", "count", "packer", "status")
+    __slots__ = ("_ok", "_rows", "_start", "count", "packer", "status")
 
     def __init__(self, tag: bytes, dialect: Dialect = FORE) -> None:
         self.packer = Packer()
         self.count = 0
         self.status = Stat.OK  # set it where a failure has no result: MINOR_VERS_MISMATCH
         self._rows = dialect.operations
+        self._ok = dialect.ok
         self.packer.uint32(0)
         self.packer.opaque(tag)
         self._start = len(self.packer)
@@ -108,14 +135,12 @@ class ReplyBuilder:
 
     def add(self, op: Op | CbOp, status: Stat, result: Any = None) -> None:
         """XdrError if the result does not fit its type; nothing is added then."""
-        if status is Stat.OK:
-            expected = self._rows[op].ok
+        if status is _OK:
+            expected = self._ok[op]
         else:
             expected = self._rows[op].result(status)
             if expected is SetattrRes and result is None:
                 result = SetattrRes(0)
-            elif expected is None:
-                result = None
         packer = self.packer
         if expected is None:
             packer.buffer += _TWO.pack(op, status)
@@ -200,26 +225,31 @@ class Compound:
 
 def unpack_reply(unpacker: Unpacker, dialect: Dialect = FORE) -> CompoundReply:
     """XdrError if it is none. An Nfs4Error in it (a server naming attributes of its own) is one too."""
-    rows: Mapping[Any, Operation] = dialect.operations
+    ok = dialect.ok
     status = _status(unpacker.uint32())
     tag = unpacker.opaque(OPAQUE_LIMIT)
     count = unpacker.uint32()
     if count * 8 > unpacker.remaining:
         raise XdrError(f"{count} results")
     results: list[Result] = []
-    for _ in range(count):
-        number, code = unpacker.uint32(), unpacker.uint32()
-        row = rows.get(number)
-        if row is None:
-            raise XdrError(f"a result of operation {number}")
-        result = _status(code)
-        expected = row.ok if result is Stat.OK else row.result(result)
-        try:
+    last = _OK
+    try:
+        for _ in range(count):
+            number, code = unpacker.uint32(), unpacker.uint32()
+            if number not in ok:
+                raise XdrError(f"a result of operation {number}")
+            op = dialect.ops[number]
+            if code:
+                last = _status(code)
+                expected = dialect.operations[op].result(last)
+            else:
+                last = _OK
+                expected = ok[number]
             value = None if expected is None else expected.unpack(unpacker)
-        except Nfs4Error as error:
-            raise XdrError(str(error)) from None
-        results.append(Result(row.op, result, value))
-    if results and results[-1].status is not status:
+            results.append(Result(op, last, value))
+    except Nfs4Error as error:
+        raise XdrError(str(error)) from None
+    if last is not status and results:
         raise XdrError("the status is not that of the last result")
     return CompoundReply(status, tag, results)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct as _struct
 from typing import Annotated, Final
 
 from quicfs.nfs.v4.const import (
@@ -58,25 +59,32 @@ Body = Annotated[bytes, Opaque()]  # what belongs to something else: layouts, to
 # --- bitmap4: here an int, bit n for the n-th attribute
 
 
+_WORDS: Final = tuple(_struct.Struct(f">{words}I") for words in range(BITMAP_WORDS + 2))
+
+
 def pack_bitmap(mask: int, packer: Packer) -> None:
-    if not mask >> 32:
-        packer.uint64(mask | 1 << 32) if mask else packer.uint32(0)
-        return
     words = (mask.bit_length() + 31) // 32
-    packer.uint32(words)
-    for _ in range(words):
-        packer.uint32(mask & 0xFFFFFFFF)
-        mask >>= 32
+    if words == 2:
+        packer.buffer += _WORDS[3].pack(2, mask & 0xFFFFFFFF, mask >> 32)
+        return
+    if words > BITMAP_WORDS:
+        raise XdrError(f"a bitmap of {words} words")
+    values = [mask >> shift & 0xFFFFFFFF for shift in range(0, 32 * words, 32)]
+    packer.buffer += _WORDS[words + 1].pack(words, *values)
 
 
 def unpack_bitmap(unpacker: Unpacker) -> int:
     """Words beyond those that any minor version uses are read and, being for nothing that we know, kept."""
     words = unpacker.uint32()
-    if words > BITMAP_WORDS:
+    if words > BITMAP_WORDS or words * 4 > unpacker.remaining:
         raise XdrError(f"a bitmap of {words} words")
+    values: tuple[int, ...] = _WORDS[words].unpack_from(unpacker.data, unpacker.position)
+    unpacker.position += 4 * words
+    if words == 2:
+        return values[0] | values[1] << 32
     mask = 0
-    for shift in range(0, 32 * words, 32):
-        mask |= unpacker.uint32() << shift
+    for value in reversed(values):
+        mask = mask << 32 | value
     return mask
 
 
