@@ -29,6 +29,7 @@ MAX_LISTING: Final = 1 << 20  # of one READDIR's results
 
 # --- clients and sessions of the server
 MAX_CLIENTS: Final = 4_096
+MAX_SESSIONS: Final = 8_192
 MAX_SESSIONS_PER_CLIENT: Final = 16
 MAX_CONNECTIONS_PER_SESSION: Final = 64
 MAX_SLOTS: Final = 256  # of one session
@@ -37,9 +38,8 @@ MAX_REQUEST: Final = (1 << 20) + 65_536  # one call of a session: a WRITE of 1 M
 MAX_RESPONSE: Final = (1 << 20) + 65_536
 MAX_CACHED_RESPONSE: Final = 16_384  # one reply that a slot keeps
 SMALL_REPLY: Final = 512  # one that is kept although nobody asked for it
-REPLY_CACHE: Final = (
-    128 << 20
-)  # what all slots of all sessions may keep; sessions get fewer slots when it is used up
+SLOT_SIZE: Final = 256  # of a slot itself
+REPLY_CACHE: Final = 128 << 20  # what all slots of all sessions take; new sessions get few when it is used up
 MAX_WAITING_RETRIES: Final = 4  # of one request that is still being carried out
 COURTESY_S: Final = 86_400.0  # that the state of a client stays after its lease, unless somebody wants it
 SWEEP_S: Final = 1.0  # between looks at leases

@@ -39,23 +39,38 @@ class CallbackLost(ConnectionError):
 
 
 class _Path:
-    """One connection that callbacks may take."""
+    """What has one transport: connections that the client bound for callbacks, and the one that we call on."""
 
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
-        self.rpc: RpcClient | None = None
-        self.opening = asyncio.Lock()
+    def __init__(self) -> None:
+        self._peers: list[Peer] = []
+        self._rpc: RpcClient | None = None
+        self._opening = asyncio.Lock()
 
     @property
     def alive(self) -> bool:
-        return self.rpc.alive if self.rpc is not None else not self.peer.closed
+        return (self._rpc is not None and self._rpc.alive) or any(not peer.closed for peer in self._peers)
+
+    def add(self, peer: Peer) -> None:
+        self._peers = [known for known in self._peers if not known.closed and known is not peer]
+        self._peers.append(peer)
+        del self._peers[: -limits.MAX_CALLBACK_PATHS]
 
     async def open(self) -> RpcClient:
         """ConnectionError if there is no way."""
-        async with self.opening:
-            if self.rpc is None or not self.rpc.alive:
-                self.rpc = await self.peer.open_backchannel()
-            return self.rpc
+        async with self._opening:
+            if self._rpc is None or not self._rpc.alive:
+                for peer in self._peers:
+                    if not peer.closed:
+                        self._rpc = await peer.open_backchannel()
+                        return self._rpc
+                raise ConnectionError("no bound connection is left")
+            return self._rpc
+
+    async def aclose(self) -> None:
+        rpc, self._rpc = self._rpc, None
+        self._peers.clear()
+        if rpc is not None:
+            await rpc.aclose()
 
 
 class _Slot:
@@ -100,6 +115,7 @@ class BackChannel:
     def __init__(self, client: Client) -> None:
         self._client: Final = client
         self._channels: dict[bytes, _SessionChannel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._wanted = False  # the client has had a back channel, and should know when there is none
 
     # --- by the operations
@@ -113,12 +129,13 @@ class BackChannel:
     def bind(self, session: Session, peer: Peer) -> bool:
         """`peer`'s connection may carry callbacks of `session`. False when it cannot."""
         channel = self._channels[session.id]
-        known = channel.paths.get(peer.transport)
-        if known is None or not known.alive:
-            if len(channel.paths) >= limits.MAX_CALLBACK_PATHS and channel.usable:
-                # The newest is the likeliest to work.
-                channel.paths.pop(next(iter(channel.paths)), None)
-            channel.paths[peer.transport] = _Path(peer)
+        path = self._path(peer.transport) or _Path()
+        path.add(peer)
+        # At the end, where the likeliest to work is.
+        channel.paths.pop(peer.transport, None)
+        channel.paths[peer.transport] = path
+        while len(channel.paths) > limits.MAX_CALLBACK_PATHS:
+            self._drop(channel, next(iter(channel.paths)))
         channel.fault = False
         self._wanted = True
         return channel.credential is not None
@@ -132,7 +149,28 @@ class BackChannel:
         channel.program, channel.credential = program, credential
 
     def forget(self, session: Session) -> None:
-        self._channels.pop(session.id, None)
+        channel = self._channels.pop(session.id, None)
+        if channel is not None:
+            channel.fault = True  # for who is just calling
+            for transport in list(channel.paths):
+                self._drop(channel, transport)
+
+    def _path(self, transport: object) -> _Path | None:
+        """All sessions share what one transport has."""
+        for channel in self._channels.values():
+            path = channel.paths.get(transport)
+            if path is not None and path.alive:
+                return path
+        return None
+
+    def _drop(self, channel: _SessionChannel, transport: object) -> None:
+        path = channel.paths.pop(transport, None)
+        if path is not None and all(
+            path is not other.paths.get(transport) for other in self._channels.values()
+        ):
+            task = asyncio.get_running_loop().create_task(path.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def status(self, session: Session) -> int:
         """The bits of sr_status_flags that tell of callbacks (§18.46.3)."""
@@ -207,15 +245,15 @@ class BackChannel:
         try:
             while channel.usable:
                 # The one that was bound last is the likeliest to work.
-                path = next(reversed(channel.paths.values()))
+                transport, path = next(reversed(channel.paths.items()))
                 try:
                     rpc = await path.open()
                     sent = True
                     results = await self._send(channel, rpc, slot, operations)
                 except (ConnectionError, TimeoutError, RpcError, XdrError) as error:
                     _log.info("callback to %s: %s", self._client.name, error)
-                    if channel.paths.get(path.peer.transport) is path:
-                        del channel.paths[path.peer.transport]
+                    if channel.paths.get(transport) is path:
+                        self._drop(channel, transport)
                     continue
                 status = results[0].status if results else Stat.SERVERFAULT
                 if status is Stat.OK:

@@ -9,6 +9,7 @@ somebody else wants what it holds (`ClientTable.expire`), or for `limits.COURTES
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -70,7 +71,6 @@ class Client:
         "owner",
         "principal",
         "reclaim_complete",
-        "recorded",
         "sessions",
         "state",
         "verifier",
@@ -90,7 +90,6 @@ class Client:
         self.create_sequence = 0  # of the last CREATE_SESSION (§18.36.4): EXCHANGE_ID says the next one
         self.create_reply: CreateSessionResok | None = None
         self.reclaim_complete = False
-        self.recorded = False  # its name is on stable storage: it may reclaim after a restart
         self.gone = False
         self.flags = (
             0  # bits of SEQUENCE's status (§18.46.3) that the operations set: RECALLABLE_STATE_REVOKED ...
@@ -176,11 +175,15 @@ class ClientTable:
 
     async def expire(self, client: Client) -> None:
         """The client has lost what it held. That is on disk before anybody else can get it: after a restart the
-        client must not reclaim what others had in the meantime (§8.4.3)."""
+        client must not reclaim what others had in the meantime (§8.4.3). DELAY when the disk does not take it."""
         _log.info("client %s: lease expired, its state is gone", client.name)
-        if client.recorded:
-            client.recorded = False
-            await self._server.recovery.forget(client.owner)
+        if self._server.recovery.known.get(client.owner) == client.principal:
+            self._server.grace.completed(client)
+            try:
+                await self._server.recovery.forget(client.owner)
+            except OSError as error:
+                _log.error("client %s keeps its state, since its end cannot be noted: %s", client.name, error)
+                raise Nfs4Error(Stat.DELAY) from None
         await self.remove(client)
 
     async def remove(self, client: Client) -> None:
@@ -204,7 +207,8 @@ class ClientTable:
             if not client.confirmed:
                 await self.remove(client)
             elif now >= client.lease_until + limits.COURTESY_S or not client.state.any:
-                await self.expire(client)
+                with contextlib.suppress(Nfs4Error):  # the next time, then
+                    await self.expire(client)
 
     async def _make_room(self, now: float) -> None:
         """DELAY if nobody can be spared: neither a record that was never confirmed nor an expired one."""

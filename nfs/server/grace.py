@@ -57,12 +57,12 @@ class Grace:
         """Ends the period when it is time, or when nobody is missing."""
         if not self.active or (self._missing and now < self._end):
             return
-        if self._missing:
-            _log.info("%d clients have not reclaimed their state", len(self._missing))
+        holding = {client.owner: client.principal for client in self._server.clients if client.state.any}
+        gone = [owner for owner, principal in self._missing.items() if holding.get(owner) != principal]
+        if gone:
+            _log.info("%d clients have not reclaimed their state", len(gone))
         # On disk first: from the end of the period on others may get what the missing clients had.
-        await self._server.recovery.keep_only(
-            client.owner for client in self._server.clients if client.recorded
-        )
+        await self._server.recovery.forget(*gone)
         self._missing.clear()
         self.active = False
         _log.info("the grace period is over")
@@ -81,7 +81,6 @@ async def reclaim_complete(ctx: Context, args: ReclaimCompleteArgs) -> None:
     except OSError as error:
         _log.error("client %s has to wait, since it cannot be noted: %s", client.name, error)
         raise Nfs4Error(Stat.DELAY) from None
-    client.recorded = True
     client.reclaim_complete = True
     ctx.server.grace.completed(client)
     await ctx.server.grace.sweep(ctx.now)

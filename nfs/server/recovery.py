@@ -14,7 +14,6 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +27,7 @@ Principal = tuple[str, int]
 
 class Recovery:
     """`known`: owners that held state, with their principals. Without a directory nothing is kept, and each run is
-    another server. OSError when the directory cannot be read or written."""
+    another server. OSError, here and from all coroutines, when the directory cannot be read or written."""
 
     def __init__(self, directory: Path | None) -> None:
         self.known: dict[bytes, Principal] = {}
@@ -49,20 +48,20 @@ class Recovery:
         if self.known.get(owner) == principal:
             return
         self.known[owner] = principal
-        await self._append({"add": owner.hex(), "principal": principal})
+        try:
+            await self._append({"add": owner.hex(), "principal": principal})
+        except OSError:
+            self.known.pop(owner, None)
+            raise
 
-    async def forget(self, owner: bytes) -> None:
-        """`owner` has lost what it held."""
-        if self.known.pop(owner, None) is not None:
-            await self._append({"drop": owner.hex()})
-
-    async def keep_only(self, owners: Iterable[bytes]) -> None:
-        """Strike all others off."""
-        kept = set(owners)
-        gone = [owner for owner in self.known if owner not in kept]
-        for owner in gone:
-            del self.known[owner]
-        await asyncio.gather(*(self._append({"drop": owner.hex()}) for owner in gone))
+    async def forget(self, *owners: bytes) -> None:
+        """They have lost what they held."""
+        known = {owner: self.known.pop(owner) for owner in owners if owner in self.known}
+        try:
+            await asyncio.gather(*(self._append({"drop": owner.hex()}) for owner in known))
+        except OSError:
+            self.known = known | self.known
+            raise
 
     async def aclose(self) -> None:
         if self._writer is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from quicfs.nfs.server.tree import Tree
 from quicfs.nfs.v4.const import PROGRAM, VERSION, Procedure
 from quicfs.nfs.v4.types import ImplId, NfsTime, ServerOwner
 from quicfs.nfs.xdr import Packer
-from quicfs.vfs.api import Caller
+from quicfs.vfs.api import Caller, FsError
 
 __all__ = ["NfsServer"]
 
@@ -100,8 +99,10 @@ class NfsServer:
     async def _launder(self) -> None:
         while True:
             await asyncio.sleep(limits.SWEEP_S)
-            with contextlib.suppress(asyncio.TimeoutError):
+            try:
                 await self.sweep()
+            except (OSError, FsError) as error:
+                _log.error("looking after leases failed, and is tried again: %s", error)
 
 
 class _Nfs4:

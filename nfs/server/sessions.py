@@ -84,8 +84,8 @@ class Session:
 
     @property
     def reserved(self) -> int:
-        """Bytes that its kept replies may take."""
-        return len(self.slots) * self.max_cached
+        """Bytes that its slots and what they keep may take."""
+        return len(self.slots) * (self.max_cached + limits.SLOT_SIZE)
 
 
 class SessionTable:
@@ -153,11 +153,17 @@ class SessionTable:
 
     def create(self, client: Client, fore: ChannelAttrs) -> Session:
         """NOSPC when the client has enough of them."""
-        if len(client.sessions) >= limits.MAX_SESSIONS_PER_CLIENT:
+        if (
+            len(client.sessions) >= limits.MAX_SESSIONS_PER_CLIENT
+            or len(self._sessions) >= limits.MAX_SESSIONS
+        ):
             raise Nfs4Error(Stat.NOSPC)
-        spare = max(limits.REPLY_CACHE - self._reserved, 0) // max(fore.maxresponsesize_cached, 1)
-        # One slot there always is: the number of sessions is bounded as well.
-        fore.maxrequests = max(min(fore.maxrequests, spare), 1)
+        spare = (limits.REPLY_CACHE - self._reserved) // (fore.maxresponsesize_cached + limits.SLOT_SIZE)
+        if spare < fore.maxrequests:
+            # One slot there always is, and a small one need not be counted: sessions are.
+            fore.maxrequests = max(spare, 1)
+            if spare < 1:
+                fore.maxresponsesize_cached = min(fore.maxresponsesize_cached, limits.SMALL_REPLY)
         session = Session(client, os.urandom(16), fore)
         self._reserved += session.reserved
         self._sessions[session.id] = client.sessions[session.id] = session
@@ -179,6 +185,8 @@ class SessionTable:
         # that it is somebody else's is not taken.
         if certified(peer) != session.client.principal[0]:
             raise Nfs4Error(Stat.CONN_NOT_BOUND_TO_SESSION)
+        if peer.closed:
+            return
         sessions = self._bound.get(peer)
         if sessions is None:
             sessions = self._bound[peer] = set()

@@ -80,7 +80,7 @@ class Slot:
 
     def end(self, reply: Packer, *, keep: bool) -> None:
         """The request is done. A small reply costs nothing to keep, whether it was asked for or not (§2.10.6.1.3)."""
-        if keep or len(reply) <= limits.SMALL_REPLY:
+        if keep or len(reply) <= min(limits.SMALL_REPLY, self.session.max_cached):
             self.kept = reply.getvalue()
         self.running = False
         for future in self._waiting:
