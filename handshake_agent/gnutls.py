@@ -74,6 +74,9 @@ MAX_SESSION: Final = 8192
 
 PURPOSE_SERVER: Final = b"1.3.6.1.5.5.7.3.1"  # RFC 5280 §4.2.1.12
 PURPOSE_CLIENT: Final = b"1.3.6.1.5.5.7.3.2"
+RPC_ALPN: Final = b"sunrpc"
+PURPOSE_RPC_CLIENT: Final = b"1.3.6.1.5.5.7.3.33"  # RFC 9289 §5.2.1: as good as the others, for RPC
+PURPOSE_RPC_SERVER: Final = b"1.3.6.1.5.5.7.3.34"
 
 
 class Level(IntEnum):
@@ -288,6 +291,7 @@ class Session:
         self._library = load()
         self._params = transport_params
         self._verifies = verify
+        self._name: tuple[int, bytes] | None = None  # that a server's certificate must hold
         self._verify_status = 0
         self._credentials = credentials  # must outlive the session
         self._early_offered = False
@@ -355,18 +359,14 @@ class Session:
             library.gnutls_session_set_data(pointer, resumption.session, len(resumption.session))
 
     def _expect(self, peername: str) -> None:
-        expected = [(_DT_KEY_PURPOSE_OID, PURPOSE_CLIENT if self.server else PURPOSE_SERVER)]
         if not self.server:
             address = _ip_address(peername)
             if address is not None:
-                expected.append((_DT_IP_ADDRESS, address))
+                self._name = (_DT_IP_ADDRESS, address)
             else:
                 name = peername.removesuffix(".").encode()
                 check(self._library.gnutls_server_name_set(self._pointer, _NAME_DNS, name, len(name)))
-                expected.append((_DT_DNS_HOSTNAME, name))
-        self._expected = (TypedData * len(expected))(
-            *(TypedData(kind, value, len(value)) for kind, value in expected)
-        )
+                self._name = (_DT_DNS_HOSTNAME, name)
         self._library.gnutls_session_set_verify_function(self._pointer, _on_verify)
 
     def feed(self, level: int, data: bytes) -> None:
@@ -479,14 +479,22 @@ class Session:
         self._library.gnutls_certificate_get_peers(self._pointer, C.byref(count))
         if self.server and not count.value:
             return 0  # GnuTLS has refused already if one was required
+        purposes = [PURPOSE_CLIENT if self.server else PURPOSE_SERVER]
+        if self.selected_alpn == RPC_ALPN:
+            purposes.append(PURPOSE_RPC_CLIENT if self.server else PURPOSE_RPC_SERVER)
+        results = [self._verify_for(purpose) for purpose in purposes]
+        self._verify_status = 0 if 0 in results else results[0]
+        return E_CERTIFICATE_VERIFICATION_ERROR if self._verify_status else 0
+
+    def _verify_for(self, purpose: bytes) -> int:
+        """GNUTLS_CERT_* bits of what is wrong with the peer's certificate: chain, dates, name, purpose."""
+        expected = [(_DT_KEY_PURPOSE_OID, purpose)]
+        if self._name is not None:
+            expected.append(self._name)
+        data = (TypedData * len(expected))(*(TypedData(kind, value, len(value)) for kind, value in expected))
         status = C.c_uint()
-        check(
-            self._library.gnutls_certificate_verify_peers(
-                self._pointer, self._expected, len(self._expected), C.byref(status)
-            )
-        )
-        self._verify_status = status.value
-        return E_CERTIFICATE_VERIFICATION_ERROR if status.value else 0
+        check(self._library.gnutls_certificate_verify_peers(self._pointer, data, len(data), C.byref(status)))
+        return status.value
 
     def params(self, data: int, size: int) -> None:
         if not self.got_params:  # a second ClientHello repeats them

@@ -20,6 +20,7 @@ from quicfs.transport.bytestream import ByteStream
 __all__ = ["RpcClient", "RpcError", "RpcLost"]
 
 _log: Final = logging.getLogger("quicfs.nfs")
+_FOREVER: Final = contextlib.nullcontext()
 
 
 class RpcClient:
@@ -78,7 +79,7 @@ class RpcClient:
         gather.add(call_header(xid, program, version, procedure, credential), args.parts())
         reply = self._pending[xid] = self._loop.create_future()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) if timeout is not None else _FOREVER:
                 await self._send(gather)
                 message = await reply
         finally:

@@ -100,9 +100,18 @@ class Exchange:
     async def _work(self) -> None:
         me = asyncio.current_task()
         try:
-            while self._leader is me and await self._step(me):
-                pass
-            if self._leader is not me and self._error is None:
+            while self._leader is me:
+                if self._queue:
+                    await self._carry_out(me)
+                elif self._replies.size:
+                    await self._send()
+                elif self._ended:
+                    return
+                elif burst := await self._reader.read():
+                    self._sort(burst)
+                else:
+                    self._end()
+            if self._error is None:
                 await self._send_with_others()
         except ConnectionError as error:
             self._fail(error)
@@ -112,38 +121,26 @@ class Exchange:
             _log.exception("%s: an RPC stream failed in an unforeseen way", self._stream.peer)
             self._fail(RpcStreamError(str(error), RpcErrorCode.UNSPECIFIED_ERROR))
 
-    async def _step(self, me: asyncio.Task[None] | None) -> bool:
-        """One call, one write or one read of the leader; False when there is nothing left to do."""
-        if self._queue:
-            await self._carry_out(self._queue.popleft(), me)
-        elif self._replies.size:
-            await self._send()
-        elif self._ended:
-            return False
-        else:
-            burst = await self._reader.read()
-            if burst:
-                self._sort(burst)
-            else:
-                self._end()
-        return True
-
-    async def _carry_out(self, message: memoryview, me: asyncio.Task[None] | None) -> None:
-        assert self._answer is not None
-        if not self._watched:
-            self._watched = True
-            self._loop.call_soon(self._look)
-        self._calling = True
-        try:
-            await self._answer(message, self._replies)
-        finally:
-            if self._leader is me:
-                self._calling = False
-        if self._leader is None and not self._ended:
-            self._leader = me
-        self._turns += 1
-        if self._leader is me:
-            if self._replies.size >= limits.GATHERED:
+    async def _carry_out(self, me: asyncio.Task[None] | None) -> None:
+        """The calls that were read, until one of them waits and somebody else leads."""
+        answer, queue, replies = self._answer, self._queue, self._replies
+        assert answer is not None
+        while queue:
+            if not self._watched:
+                self._watched = True
+                self._loop.call_soon(self._look)
+            self._calling = True
+            try:
+                await answer(queue.popleft(), replies)
+            finally:
+                if self._leader is me:
+                    self._calling = False
+            if self._leader is None and not self._ended:
+                self._leader = me
+            if self._leader is not me:
+                return
+            self._turns += 1
+            if replies.size >= limits.GATHERED:
                 await self._send()
             if self._turns >= limits.FAIR_CALLS:
                 self._turns = 0

@@ -6,7 +6,7 @@ Four bytes stand before each record: the top bit marks the last record of a mess
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from quicfs.nfs import limits
@@ -129,15 +129,16 @@ class Gather:
         self._small = bytearray()
         self.size = 0
 
-    def add(self, header: bytes, parts: Iterable[bytes | memoryview] = ()) -> None:
+    def add(self, header: bytes, parts: Sequence[bytes | memoryview] = ()) -> None:
         """One message, sent as one record; `header` is the first of it."""
-        body = list(parts)
-        length = len(header) + sum(map(len, body))
+        length = len(header)
+        for part in parts:
+            length += len(part)
         if length >= _LAST:
             raise ValueError(f"a message of {length} bytes does not fit a record")
         self._small += (_LAST | length).to_bytes(_HEADER, "big")
         self._small += header
-        for part in body:
+        for part in parts:
             if len(part) < LARGE:
                 self._small += part
             else:

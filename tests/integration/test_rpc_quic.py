@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from quicfs.nfs.rpc.message import AuthNone
 from quicfs.nfs.rpc.quic import ALPN, RpcConnection
-from quicfs.transport.handshake import HandshakeNet, HandshakeRequest
+from quicfs.transport.handshake import HandshakeError, HandshakeNet, HandshakeRequest
 from quicfs.transport.socket import QuicSocket
 from quicfs.transport.uapi import AuthMode, MessageType, SockOpt
 from tests.integration.handshake_rig import NAME, Agents, Pki, toml
@@ -26,24 +26,34 @@ from tests.unit.nfs.rpc.streams import Echo, opaque
 
 @contextlib.asynccontextmanager
 async def pair(
-    agents: Agents, pki: Pki, *, certificates: str, auth_mode: AuthMode
+    agents: Agents,
+    pki: Pki,
+    *,
+    certificates: str,
+    auth_mode: AuthMode,
+    alpn: bytes = ALPN,
+    rpc_keys: bool = False,
 ) -> AsyncIterator[tuple[QuicSocket, QuicSocket]]:
+    server, mine = pki.server, pki.client
+    if rpc_keys:  # RFC 9289 §5.2.1
+        server = pki.ca.issue("rpc-server", NAME, purpose=x509.ObjectIdentifier("1.3.6.1.5.5.7.3.34"))
+        mine = pki.ca.issue("rpc-client", purpose=x509.ObjectIdentifier("1.3.6.1.5.5.7.3.33"))
     net = HandshakeNet()
     bus, _ = agents.private(
         toml(
             truststore=pki.ca.path,
-            server=pki.server,
-            client=pki.client,
+            server=server,
+            client=mine,
             clients_ca=pki.ca.path,
             client_certificates=certificates,
         )
     )
     net.attach(bus)
-    listener = listen(net, ALPN)
+    listener = listen(net, alpn)
     accepting = asyncio.create_task(serve_one(listener))
     client = QuicSocket(net)
     try:
-        client.setsockopt(SockOpt.ALPN, ALPN)
+        client.setsockopt(SockOpt.ALPN, alpn)
         await client.connect(("127.0.0.1", listener.getsockname()[1]))
         await client.handshake(HandshakeRequest(MessageType.CLIENTHELLO, 5000, auth_mode, NAME))
         yield client, await accepting
@@ -125,5 +135,30 @@ def test_no_certificate(agents: Agents, pki: Pki) -> None:
     async def main() -> None:
         async with pair(agents, pki, certificates="optional", auth_mode=AuthMode.UNAUTH) as (_, server):
             assert server.peer_certificate == b""
+
+    asyncio.run(main())
+
+
+def test_key_usage_of_rpc(agents: Agents, pki: Pki) -> None:
+    """draft-cel-nfsv4-rpc-over-quicv1-06 §3.2.1: the PKIX Extended Key Usage values of RFC 9289 are valid."""
+
+    async def main() -> None:
+        async with pair(agents, pki, certificates="required", auth_mode=AuthMode.X509, rpc_keys=True) as (
+            client,
+            server,
+        ):
+            assert client.peer_certificate
+            assert server.peer_certificate
+
+    asyncio.run(main())
+
+
+def test_key_usage_of_rpc_is_for_rpc(agents: Agents, pki: Pki) -> None:
+    async def main() -> None:
+        with pytest.raises(HandshakeError, match="for another purpose"):
+            async with pair(
+                agents, pki, certificates="off", auth_mode=AuthMode.UNAUTH, rpc_keys=True, alpn=b"smb"
+            ):
+                pass
 
     asyncio.run(main())
