@@ -26,6 +26,10 @@ COMPILE_AFTER: Final = 8  # requests for the same set of attributes before it ge
 MAX_ENCODERS: Final = 256  # of these
 MAX_IO: Final = 1 << 20  # of one READ or WRITE
 MAX_LISTING: Final = 1 << 20  # of one READDIR's results
+MAX_COPY: Final = 64 << 20  # of one COPY; the client goes on from there
+MAX_SEGMENTS: Final = 64  # of one READ_PLUS
+MAX_MOUNTS: Final = 1024  # of NFSv3 clients that are remembered for DUMP
+MAX_MOUNT_DEPTH: Final = 64  # names in the path of one
 
 # --- clients and sessions of the server
 MAX_CLIENTS: Final = 4_096

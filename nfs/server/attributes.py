@@ -1,11 +1,10 @@
-"""GETATTR, SETATTR, VERIFY and NVERIFY (RFC 8881 §18.7, §18.30, §18.31, §18.15)."""
+"""Attributes of objects, GETATTR, VERIFY, NVERIFY (RFC 8881 §18.7, §18.31, §18.15); what clients want them to be."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from quicfs.nfs.server import fattr
-from quicfs.nfs.server.access import need_writable
 from quicfs.nfs.v4.attributes import Attribute, Attributes, PackedFattr, bitmap, unpack_fattr
 from quicfs.nfs.v4.const import Nfs4Error, Op, Stat
 from quicfs.nfs.v4.operations_files import GetattrArgs, GetattrResok, VerifyArgs
@@ -93,14 +92,6 @@ def _time(values: Attributes, which: Attribute) -> int | None:
     return NOW if time_ns is None else time_ns
 
 
-async def setattr_(ctx: Context, args: Any) -> Any:
-    target = ctx.need_current()
-    need_writable(target)
-    old = target.attr or await target.fs.getattr(target.node)
-    changes = settings(args.attributes, ctx.server.tree.owners, old)
-    raise NotImplementedError(changes)
-
-
 async def _same(ctx: Context, args: VerifyArgs) -> bool:
     """Whether the object has the attributes that the client names."""
     values: Attributes = args.attributes
@@ -125,7 +116,6 @@ async def nverify(ctx: Context, args: VerifyArgs) -> None:
 
 HANDLERS: Final[dict[Op, Handler]] = {
     Op.GETATTR: getattr_,
-    Op.SETATTR: setattr_,
     Op.VERIFY: verify,
     Op.NVERIFY: nverify,
 }

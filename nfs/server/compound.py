@@ -26,7 +26,9 @@ from quicfs.nfs.server import (
     locks,
     navigation,
     opens,
+    ranges,
     sessions,
+    setting,
     xattrs,
 )
 from quicfs.nfs.server.context import Context, Handler
@@ -47,7 +49,7 @@ _log = logging.getLogger("quicfs.nfs")
 
 _FAMILIES: Final = (
     clients, sessions, grace,
-    navigation, access, attributes, directories, listing, xattrs,
+    navigation, access, attributes, setting, directories, listing, xattrs, ranges,
     opens, locks, delegations, io,
 )  # fmt: skip
 """The modules with the operations; each has a table HANDLERS."""

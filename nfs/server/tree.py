@@ -94,6 +94,13 @@ class Tree:
             raise Nfs4Error(Stat.NOENT)
         return await self.enter(ctx, place.parent)
 
+    async def parent_or_self(self, ctx: Context, directory: Target) -> Target:
+        """What ".." means: the root is its own parent."""
+        try:
+            return await self.parent(ctx, directory)
+        except Nfs4Error:
+            return directory
+
     async def attr(self, ctx: Context, target: Target) -> Attr:
         """The attributes of `target` as they are now, also when it is open and has no name any more."""
         try:
