@@ -135,7 +135,7 @@ class Channel:
                 if unbound is None and len(self._ways) >= self._limit:
                     return
                 await bind(self, unbound or await self._open())
-        except (ConnectionError, TimeoutError, NfsProtocolError, CompoundFailed) as error:
+        except (OSError, NfsProtocolError, CompoundFailed) as error:  # also TimeoutError, NoMoreStreams
             _log.debug("no further stream: %s", error)
             if self._ways:
                 self._loop.call_later(_NEXT_STREAM_S, self.grow)

@@ -96,7 +96,7 @@ def test_ack_of_ten_thousand_ranges_takes_about_as_long_as_ten_of_a_thousand() -
         return spent
 
     best = min(seconds(1_000) for _ in range(5))
-    # Ten times as much; a hundred times if it were quadratic. Larger tables miss the caches of the processor more often.
+    # Ten times as much, and more where the tables outgrow the processor's caches; quadratic would be a hundred times.
     assert min(seconds(10_000) for _ in range(3)) < 60 * best
 
 
