@@ -19,6 +19,7 @@ from quicfs.nfs.rpc.errors import RpcErrorCode, give_up
 from quicfs.nfs.rpc.service import Peer, Program, serve
 from quicfs.transport.early_data import EarlyState
 from quicfs.transport.streams import is_unidirectional
+from quicfs.transport.uapi import QUIC_VERSION_1
 
 if TYPE_CHECKING:
     from quicfs.transport.config import ConnectionConfig
@@ -65,11 +66,12 @@ class RpcSocket(Protocol):
 
 
 def rpc_config(config: ConnectionConfig) -> ConnectionConfig:
-    """With limits for RPC: as many streams as we serve, and none that go one way only."""
+    """With what RPC asks for: QUIC version 1 and no other (§3), as many streams as we serve, and none that go one way
+    only (§3.4)."""
     parameters = replace(
         config.parameters, initial_max_streams_bidi=limits.MAX_STREAMS, initial_max_streams_uni=0
     )
-    return replace(config, parameters=parameters)
+    return replace(config, parameters=parameters, versions=(QUIC_VERSION_1,), version=QUIC_VERSION_1)
 
 
 class QuicPeer(Peer):
@@ -188,6 +190,10 @@ class RpcConnection:
 
 async def serve_connection(conn: RpcSocket, programs: Sequence[Program]) -> None:
     """The server's side of a connection whose handshake is done, until it is over."""
+    if conn.connection.version != QUIC_VERSION_1:
+        # §3. A server that has other protocols on the same port may have been reached in another version.
+        await conn.close(RpcErrorCode.PROTOCOL_VIOLATION, "RPC is defined for QUIC version 1")
+        return
     connection = RpcConnection(conn, programs)
     try:
         await connection.wait_closed()

@@ -80,6 +80,10 @@ class SimSocket(DataSocket):
         self._flushing = False
         self._host.flush()
 
+    def follow(self, conn: Connection) -> None:
+        """The client begins anew in another version of QUIC."""
+        self._conn = conn
+
     def progress(self) -> None:
         """Something happened to the connection."""
         conn = self.connection
@@ -102,6 +106,10 @@ class SocketApp(App):
         self.socket = SimSocket(host, conn)
 
     def step(self, now: float) -> None:
+        if self.conn.versions.next is not None:
+            self.begin_anew()
+            self.socket.follow(self.conn)
+            return
         self.hand_to_tls(now)
         self.socket.progress()
 

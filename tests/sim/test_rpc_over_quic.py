@@ -11,11 +11,12 @@ import pytest
 from quicfs.nfs import limits
 from quicfs.nfs.rpc.client import RpcClient, RpcLost
 from quicfs.nfs.rpc.message import AuthNone, Call
-from quicfs.nfs.rpc.quic import ALPN, NoMoreStreams, RpcConnection, RpcErrorCode, rpc_config
+from quicfs.nfs.rpc.quic import ALPN, NoMoreStreams, RpcConnection, RpcErrorCode, rpc_config, serve_connection
 from quicfs.nfs.rpc.service import DropCall, Peer
 from quicfs.nfs.xdr import Packer
 from quicfs.transport.config import ConnectionConfig
 from quicfs.transport.early_data import EarlyState
+from quicfs.transport.packet import VERSION_1, VERSION_2
 from quicfs.transport.quic_stream import StreamResetError
 from tests.unit.nfs.rpc.streams import Echo, opaque
 
@@ -373,6 +374,46 @@ def test_calls_survive_loss_and_reordering() -> None:
             assert got == payloads
 
     run(main, seed=3)
+
+
+@pytest.mark.parametrize("ours", ["client", "server"])
+def test_version_of_quic(ours: str) -> None:
+    """§3: RPC-over-QUIC relies on QUIC version 1; others may come later. The other end would like version 2."""
+    likes_v2 = ConnectionConfig(versions=(VERSION_2, VERSION_1), version=VERSION_2)
+    configs = {"client": likes_v2, "server": likes_v2, ours: rpc_config(ConnectionConfig())}
+
+    async def main(network: Network) -> None:
+        async with rig(network, **configs) as made:
+            assert made.client_socket.connection.version == VERSION_1
+            assert await echo(await made.client.open(), b"x") == b"x"
+
+    run(main)
+
+
+def test_a_client_of_another_version_only() -> None:
+    """§3: on a port where another protocol takes QUIC version 2."""
+
+    async def main(network: Network) -> None:
+        only_v2 = ConnectionConfig(versions=(VERSION_2,), version=VERSION_2)
+        client, server = await connect(network, client=only_v2, alpn=ALPN)
+        await serve_connection(server, [Echo()])
+        await asyncio.sleep(1)
+        closed = client.connection.closed
+        assert closed is not None
+        assert (closed.is_application, closed.code) == (True, RpcErrorCode.PROTOCOL_VIOLATION)
+
+    run(main)
+
+
+def test_unidirectional_streams_are_not_allowed() -> None:
+    """§3.4: nor does our limit let a peer open one."""
+
+    async def main(network: Network) -> None:
+        async with rig(network) as made:
+            with pytest.raises(BlockingIOError):
+                made.client_socket.open_stream(unidirectional=True)
+
+    run(main)
 
 
 def test_unidirectional_streams() -> None:
