@@ -64,6 +64,7 @@ MAX_LOCK_WAITERS: Final = 64  # of one file that are told when they may try agai
 MAX_CLIENT_DELEGATIONS: Final = 512
 MAX_DELEGATIONS: Final = 4_096
 DELEGATION_SHY_S: Final = 10.0  # after a recall, before the same file is delegated again
+MAX_SHY_FILES: Final = 1_024  # for which that is remembered
 OPEN_ATTEMPTS: Final = 8  # of one OPEN, while others make and remove its name
 
 # --- the client: what it offers a server, and keeps for it

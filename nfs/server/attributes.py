@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from quicfs.nfs.server import fattr
+from quicfs.nfs.server.delegations import seen_by_others
 from quicfs.nfs.v4.attributes import Attribute, Attributes, PackedFattr, bitmap, unpack_fattr
 from quicfs.nfs.v4.const import Nfs4Error, Op, Stat
 from quicfs.nfs.v4.operations_files import GetattrArgs, GetattrResok, VerifyArgs
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["HANDLERS", "MODES", "NOT_SET", "packed", "settings"]
 
 A = Attribute
+_HIDDEN: Final = bitmap((A.SIZE, A.CHANGE, A.SPACE_USED, A.TIME_MODIFY, A.TIME_METADATA))
+"""What others cannot see in the file while a client has it delegated for writing (RFC 8881 §10.4.3)."""
+
 _MODE_MAX: Final = 0o7777
 _SIZE_MAX: Final = (1 << 63) - 1
 MODES: Final = bitmap((A.MODE, A.MODE_SET_MASKED, A.MODE_UMASK))
@@ -29,6 +33,8 @@ async def packed(ctx: Context, target: Target, mask: int) -> PackedFattr:
     """What we have of the attributes of `mask`."""
     tree = ctx.server.tree
     attr = target.attr or await tree.attr(ctx, target)
+    if ctx.server.files.delegations and mask & _HIDDEN:
+        attr = await seen_by_others(ctx, target, attr)
     statfs = await target.fs.statfs() if mask & fattr.STATFS else None
     facts = await tree.facts(target.export)
     return fattr.encoder(mask & fattr.READABLE)(attr, facts, target.raw, tree.mounted_on(target), statfs)

@@ -140,7 +140,7 @@ class Delegation(State):
         """It has been asked for: from now on its holder has the time of a lease."""
         if self.recalled_at is None:
             self.recalled_at = now
-            self.file.shy_until = now + limits.DELEGATION_SHY_S
+            self.client.files.shy_of(self.file.raw, now)
 
     async def _ask(self) -> None:
         delay = _FIRST_RETRY_S
@@ -218,7 +218,7 @@ def reclaim(ctx: Context, open_: Open, kind: DelegationType) -> Answer:
     held = Delegation(open_.client, open_.file, open_.held, write=write)
     contended = not _alone(open_) if write else _written_by_others(open_)
     unwanted = (
-        contended or not held.client.files.delegations_allowed or not open_.client.client.backchannel.usable
+        contended or not held.client.files.server.delegations or not open_.client.client.backchannel.usable
     )
     if unwanted:
         held.returned_by(ctx.now)
@@ -231,17 +231,16 @@ def _refusal(ctx: Context, open_: Open, asked: int) -> WhyNoDelegation | None:
     unwanted = _UNWANTED.get(asked)
     if unwanted is not None:
         return unwanted
-    if (
-        not client.files.delegations_allowed
-        or not client.client.backchannel.usable
-        or ctx.server.grace.active
-    ):
+    if not client.files.server.delegations or not client.client.backchannel.usable or ctx.server.grace.active:
         return WhyNoDelegation.RESOURCE
     if client in file.delegations:
         return WhyNoDelegation.NOT_SUPP_UPGRADE
-    if ctx.now < file.shy_until or any(held.recalled_at is not None for held in file.delegations.values()):
+    if client.files.is_shy_of(file.raw, ctx.now) or any(
+        held.recalled_at is not None for held in file.delegations.values()
+    ):
         return WhyNoDelegation.CONTENTION
-    if not open_.held.readable:
+    recalled = any(held.recalled_at is not None for held in file.delegations.values())
+    if recalled or client.files.is_shy_of(file.raw, ctx.now):
         return WhyNoDelegation.CONTENTION
     if (
         client.delegations >= limits.MAX_CLIENT_DELEGATIONS

@@ -18,6 +18,7 @@ import os
 from collections.abc import Coroutine, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from quicfs.nfs import limits
 from quicfs.nfs.server.lock_table import LockTable
 from quicfs.nfs.server.shares import ShareTable
 from quicfs.nfs.server.stateids import ClientState, StateIdSource
@@ -97,7 +98,6 @@ class FileState:
         "opens",
         "raw",
         "shares",
-        "shy_until",
         "size",
         "waiters",
     )
@@ -112,7 +112,6 @@ class FileState:
         self.lockers: dict[Holder, Locker] = {}
         self.waiters: list[Waiter] = []
         self.lock_turn = asyncio.Lock()
-        self.shy_until = 0.0  # before that no delegation of this file is given out again
         self.size = 0
         self.made_in: Target | None = None  # the directory in which its name is not yet on disk
 
@@ -144,14 +143,14 @@ class FileState:
 class Files:
     """All of a server. `run`: 4 bytes that tell this run of the server from others."""
 
-    def __init__(self, server: NfsServer, *, run: bytes, delegations: bool = True) -> None:
+    def __init__(self, server: NfsServer, *, run: bytes) -> None:
         self.server = server
         self.stateids = StateIdSource(run)
-        self.delegations_allowed = delegations
         self.delegations = 0  # how many there are
         self.lock_numbers = itertools.count(1)
         self.write_verifier = os.urandom(8)
         self._files: dict[bytes, FileState] = {}
+        self._shy: dict[bytes, float] = {}  # until when, in the order of these times
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -185,6 +184,22 @@ class Files:
         file = self._files.get(raw)
         held = file.any_held() if file is not None else None
         return None if held is None else await held.file.getattr()
+
+    # --- files that were fought over
+
+    def shy_of(self, raw: bytes, now: float) -> None:
+        """A delegation of this file was called back: give out no other for a while."""
+        self._shy.pop(raw, None)
+        if len(self._shy) >= limits.MAX_SHY_FILES:
+            del self._shy[next(iter(self._shy))]
+        self._shy[raw] = now + limits.DELEGATION_SHY_S
+
+    def is_shy_of(self, raw: bytes, now: float) -> bool:
+        until = self._shy.get(raw)
+        if until is not None and now >= until:
+            del self._shy[raw]
+            until = None
+        return until is not None
 
     # --- conflicts
 

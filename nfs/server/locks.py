@@ -194,7 +194,7 @@ def _range(offset: int, length: int) -> tuple[int, int]:
     """Start and end. INVAL (§18.10.3): no bytes, or more than there are offsets for."""
     if length == UINT64_MAX:
         return offset, END
-    if length == 0 or offset + length > END:
+    if length == 0 or offset + length > UINT64_MAX:
         raise Nfs4Error(Stat.INVAL)
     return offset, offset + length
 
