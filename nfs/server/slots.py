@@ -60,7 +60,7 @@ class Slot:
 
     def begin(self, sequence: int, mark: int, who: object) -> Turn:
         """Nfs4Error: SEQ_MISORDERED, SEQ_FALSE_RETRY, or DELAY when enough others wait for the same reply."""
-        if sequence == self.sequence and sequence:
+        if sequence == self.sequence and self.who is not None:
             if mark != self.mark or who != self.who:
                 raise Nfs4Error(Stat.SEQ_FALSE_RETRY)
             if not self.running:

@@ -179,14 +179,22 @@ class Link:
 
 
 class Rig:
-    """A server that exports `directory/tree` as /export, and keeps its state in `directory/state`."""
+    """A server that exports `directory/tree` as /export, and keeps its state in `directory/state` (or, without `state`,
+    nowhere)."""
 
     def __init__(
-        self, directory: Path, *, lease: float = 90.0, exports: Sequence[Export] | None = None, **options: Any
+        self,
+        directory: Path,
+        *,
+        lease: float = 90.0,
+        exports: Sequence[Export] | None = None,
+        state: bool = True,
+        **options: Any,
     ) -> None:
         self.tree = directory / "tree"
         self.tree.mkdir(exist_ok=True)
-        self._state = directory / "state"
+        self.tree.chmod(0o777)
+        self._state = directory / "state" if state else None
         self._lease = lease
         self._given = exports
         self.exports: Sequence[Export] = ()
@@ -245,10 +253,12 @@ class Rig:
         self._links.append(link)
         return link
 
-    async def client(self, owner: bytes = b"client", **options: Any) -> RawClient:
+    async def client(
+        self, owner: bytes = b"client", *, reclaim_complete: bool = True, **options: Any
+    ) -> RawClient:
         """One that is ready to open files."""
         client = RawClient(self, owner, **options)
-        await client.establish()
+        await client.establish(reclaim_complete=reclaim_complete)
         return client
 
     def run(self, work: Any) -> None:
