@@ -5,14 +5,16 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 
-from tests.perf import exchanges, figures, memory
+from tests.perf import exchanges, figures, memory, mount_work, nfs_calls
 from tests.perf.contenders import Direction, all_contenders
 from tests.perf.figures import Figure
 from tests.perf.links import LINKS, LOCAL, WAN
 from tests.perf.measure import Result, measure, ratios
+from tests.perf.mounts import MOUNTS
 from tests.perf.report import as_json, machine, markdown, print_table
 from tests.perf.small import PEERS, SmallPeer
 
@@ -21,14 +23,31 @@ QUICK_RUNS, QUICK_SECONDS = 3, 1.0
 IDLE, IDLE_OF_PEERS = 10_000, 1_000
 QUICK_IDLE, QUICK_IDLE_OF_PEERS = 500, 200
 
+MEGABYTES, QUICK_MEGABYTES = 256, 64
+
 STREAM, WIDE, HANDSHAKES, REQUESTS, MEMORY = "stream", "wan", "handshakes", "requests", "memory"
-BENCHMARKS = (STREAM, WIDE, HANDSHAKES, REQUESTS, MEMORY)
+MOUNT, NFS = "mount", "nfs"
+BENCHMARKS = (STREAM, WIDE, HANDSHAKES, REQUESTS, MEMORY, MOUNT, NFS)
 STREAM_LINKS = {STREAM: LOCAL, WIDE: WAN}
+
+
+class Peer(Protocol):
+    """Who can be measured."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def missing(self) -> str | None: ...
+
+
+P = TypeVar("P", bound=Peer)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.perf", description=__doc__)
-    names = [contender.name for contender in all_contenders()]
+    everybody = (*all_contenders(), *PEERS, *MOUNTS, *nfs_calls.PEERS)
+    names = list(dict.fromkeys(contender.name for contender in everybody))
     parser.add_argument("--only", choices=BENCHMARKS, action="append", help="benchmarks; default: all")
     parser.add_argument(
         "--quick", action="store_true", help=f"{QUICK_RUNS} runs of about {QUICK_SECONDS:.0f} s each"
@@ -94,6 +113,35 @@ def small_figures(options: argparse.Namespace, errors: Console) -> list[Figure]:
     return found
 
 
+def file_figures(options: argparse.Namespace, errors: Console) -> list[Figure]:
+    """Mounts, and calls to NFS servers, as far as they were asked for."""
+    found: list[Figure] = []
+    settings = mount_work.Settings(options.seconds, QUICK_MEGABYTES if options.quick else MEGABYTES)
+    if MOUNT in options.only:
+        mounts = _there(MOUNTS, mount_work.missing(), options, errors)
+        found += mount_work.measure(mounts, options.runs, settings, teller(errors))
+    if NFS in options.only:
+        servers = _there(nfs_calls.PEERS, nfs_calls.missing(), options, errors)
+        found += nfs_calls.measure(servers, options.runs, options.seconds, teller(errors))
+    return found
+
+
+def _there(
+    peers: Sequence[P], missing_for_all: str | None, options: argparse.Namespace, errors: Console
+) -> list[P]:
+    """Those that were asked for and can be measured; it is said why others cannot."""
+    there = []
+    for peer in peers:
+        if options.peer is not None and peer.name not in options.peer:
+            continue
+        missing = missing_for_all or peer.missing
+        if missing:
+            errors.print(f"{peer.name} is left out: {missing}")
+        else:
+            there.append(peer)
+    return there
+
+
 def teller(errors: Console) -> Callable[[str], None]:
     return lambda line: errors.print(line, style="dim")
 
@@ -102,7 +150,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     errors = Console(stderr=True, highlight=False)
     results = stream_results(options, errors)
-    found = small_figures(options, errors)
+    found = small_figures(options, errors) + file_figures(options, errors)
     for result in results:
         if result.error:
             errors.print(f"{result.link} {result.direction.value} {result.contender} failed: {result.error}")

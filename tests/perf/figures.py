@@ -48,8 +48,20 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+MANY_CASES = 6
+
+
 def table(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows of one benchmark: a row for each contender, a column for each case."""
+    """Headings and rows of one benchmark: a row for each contender, a column for each case; the other way round
+    where there are many cases."""
+    headings, rows = _by_contender(figures)
+    if len(headings) <= MANY_CASES:
+        return headings, rows
+    turned = list(zip(headings, *rows, strict=True))
+    return list(turned[0]), [list(row) for row in turned[1:]]
+
+
+def _by_contender(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
     cases = list(dict.fromkeys((figure.case, figure.unit) for figure in figures))
     by_key = {(figure.contender, figure.case): figure for figure in figures}
     rows = []
