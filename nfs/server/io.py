@@ -111,6 +111,7 @@ async def _read(held: HeldFile, file: FileState | None, offset: int, count: int)
 async def write(ctx: Context, args: WriteArgs) -> WriteResok:
     """§18.32."""
     target = ctx.need_current()
+    target.attr = None
     data = args.data
     if args.offset + len(data) > _OFFSETS:
         raise Nfs4Error(Stat.FBIG)

@@ -18,9 +18,11 @@ from quicfs.nfs.server.clients import ClientTable
 from quicfs.nfs.server.exports import Export
 from quicfs.nfs.server.files import Files
 from quicfs.nfs.server.grace import Grace
+from quicfs.nfs.server.mount import Mount
 from quicfs.nfs.server.recovery import Recovery
 from quicfs.nfs.server.sessions import SessionTable
 from quicfs.nfs.server.tree import Tree
+from quicfs.nfs.server.v3 import Nfs3
 from quicfs.nfs.v4.const import PROGRAM, VERSION, Procedure
 from quicfs.nfs.v4.types import ImplId, NfsTime, ServerOwner
 from quicfs.nfs.xdr import Packer
@@ -66,7 +68,7 @@ class NfsServer:
         self.clients: Final = ClientTable(self)
         self.sessions: Final = SessionTable(self)
         self.grace: Final = Grace(self, lease if grace is None else grace)
-        self.programs: Final[Sequence[Program]] = (_Nfs4(self),)
+        self.programs: Final[Sequence[Program]] = (_Nfs4(self), Nfs3(self), Mount(self))
         self._laundry: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from quicfs.nfs.limits import MAX_IO, MAX_LISTING
 from quicfs.nfs.server import access as access_rules
 from quicfs.nfs.server.access import need_writable
+from quicfs.nfs.server.delegations import seen_by_others
 from quicfs.nfs.server.files import HeldFile
 from quicfs.nfs.server.io import borrow
 from quicfs.nfs.server.v3_call import Handler, Nfs3Error, Work
@@ -46,7 +47,8 @@ _LINK_MAX: Final = 65000  # what the strictest of the usual file systems allows
 async def getattr_(work: Work, args: FileArgs) -> GetattrOk:
     target = await work.target(args.object)
     assert target.attr is not None
-    return GetattrOk(work.fattr(target, target.attr))
+    attr = await seen_by_others(work.ctx, target, target.attr)
+    return GetattrOk(work.fattr(target, attr))
 
 
 def changes_of(wanted: Sattr) -> SetAttr:
