@@ -235,12 +235,10 @@ def _refusal(ctx: Context, open_: Open, asked: int) -> WhyNoDelegation | None:
         return WhyNoDelegation.RESOURCE
     if client in file.delegations:
         return WhyNoDelegation.NOT_SUPP_UPGRADE
-    if client.files.is_shy_of(file.raw, ctx.now) or any(
-        held.recalled_at is not None for held in file.delegations.values()
-    ):
-        return WhyNoDelegation.CONTENTION
     recalled = any(held.recalled_at is not None for held in file.delegations.values())
     if recalled or client.files.is_shy_of(file.raw, ctx.now):
+        return WhyNoDelegation.CONTENTION
+    if not open_.held.readable:
         return WhyNoDelegation.CONTENTION
     if (
         client.delegations >= limits.MAX_CLIENT_DELEGATIONS
