@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol
 
 from quicfs.nfs.client.errors import CompoundFailed, NfsProtocolError
 from quicfs.nfs.rpc.client import RpcClient, RpcLost
@@ -248,14 +248,12 @@ class Channel:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._connection.aclose()
 
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = self._loop.create_task(_quietly(work))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
 
-
-async def _quietly(work: Awaitable[None]) -> None:
-    try:
-        await work
-    except ConnectionError as error:
-        _log.debug("%s", error)
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.log(logging.DEBUG if isinstance(error, OSError) else logging.ERROR, "%r", error)

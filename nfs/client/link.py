@@ -424,15 +424,15 @@ class Link:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Something to be done that nobody waits for."""
-        task = asyncio.get_running_loop().create_task(self._quietly(work))
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
 
-    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except FsError as error:
-            _log.info("%s: %s", self.settings.host, error)
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            level = logging.INFO if isinstance(error, FsError) else logging.ERROR
+            _log.log(level, "%s: %r", self.settings.host, error)
 
     # The end
 

@@ -130,8 +130,7 @@ async def rename(
         operations = [put(source), *lookups(way), SAVEFH, put(target), *lookups(new_way), operation]
         await fs.compound(operations, what, cache=True, again=False)
     except CompoundFailed as failed:
-        last = failed.index == len(operations) - 1
-        if last or failed.status not in (Stat.SYMLINK, Stat.NOTDIR):
+        if not (way or new_way) or failed.status not in (Stat.SYMLINK, Stat.NOTDIR):
             raise fs_error(failed, what) from failed
         source, _ = await fs.walker.walk(source, way)
         target, _ = await fs.walker.walk(target, new_way)

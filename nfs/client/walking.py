@@ -59,7 +59,8 @@ class Walker:
                 [put(directory), *lookups(names), *tail], what, credential=self._credential, **options
             )
         except CompoundFailed as failed:
-            if not (names and 1 < failed.index <= before and failed.status in _ON_THE_WAY):
+            # LOOKUP in a link, or the first operation of `tail` that finds a link where a directory should be
+            if not (names and failed.index > 1 and failed.status in _ON_THE_WAY):
                 raise self._of_tail(failed, before, what) from failed
         else:
             return values[before:]
