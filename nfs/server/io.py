@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from quicfs.nfs import limits
 from quicfs.nfs.server.creating import need_regular
 from quicfs.nfs.server.files import FileState, HeldFile
-from quicfs.nfs.server.stateids import State, is_special, meant
+from quicfs.nfs.server.stateids import is_special, meant
 from quicfs.nfs.v4.const import Nfs4Error, Op, StableHow, Stat
 from quicfs.nfs.v4.operations_io import CommitArgs, CommitResok, ReadArgs, ReadResok, WriteArgs, WriteResok
 from quicfs.nfs.v4.types import ANONYMOUS, READ_BYPASS, StateId
@@ -30,16 +30,21 @@ _PADDING: Final = 3
 
 def _held(ctx: Context, stateid: StateId, raw: bytes, *, write: bool) -> tuple[HeldFile, FileState] | None:
     """The open file behind a stateid; None for the special ones, which stand for none."""
-    stateid = meant(ctx, stateid)
     client = ctx.client
-    state = None if client is None else client.state.states.get(stateid.other)
-    if state is None and is_special(stateid):
-        if stateid not in (ANONYMOUS, READ_BYPASS):
-            raise Nfs4Error(Stat.BAD_STATEID)  # §8.2.3: other values of that kind mean nothing
-        return None
-    assert client is not None
-    found: State = client.state.any_kind(stateid, raw)
-    return found.io(write=write), found.file
+    if client is not None:
+        states = client.state
+        state = states.states.get(stateid.other)
+        if state is None and is_special(stateid):
+            stateid = meant(ctx, stateid)
+            state = states.states.get(stateid.other)
+        if state is not None:
+            if state.fault is not None or stateid.seqid != state.seqid or state.file.raw != raw:
+                state = states.any_kind(stateid, raw)
+            return state.io(write=write), state.file
+    # §8.2.3: other values of that kind mean nothing.
+    if stateid not in (ANONYMOUS, READ_BYPASS):
+        raise Nfs4Error(Stat.BAD_STATEID)
+    return None
 
 
 async def borrow(ctx: Context, stateid: StateId, target: Target, *, write: bool) -> HeldFile:

@@ -208,7 +208,7 @@ def _denied(conflict: Conflict) -> Nfs4Error:
     return Nfs4Error(Stat.DENIED, result=denied)
 
 
-def _denied_by_stranger(args: LockArgs) -> Nfs4Error:
+def _denied_by_stranger(args: LockArgs | LocktArgs) -> Nfs4Error:
     """Held by a program that is no client of ours: which part of it, and how, cannot be told."""
     denied = LockDenied(args.offset, args.length, LockType.WRITE, LockOwner(0, b""))
     return Nfs4Error(Stat.DENIED, result=denied)
@@ -328,11 +328,36 @@ async def lockt(ctx: Context, args: LocktArgs) -> None:
     start, end = _range(args.offset, args.length)
     _check_grace(ctx, reclaim=False)
     file = ctx.server.files.get(target.raw)
-    if file is not None:
-        holder = ctx.need_client().state, args.owner.owner
-        found = await _conflict(ctx, file, holder, LockRange(start, end, args.locktype in _EXCLUSIVE))
-        if found is not None:
-            raise _denied(found)
+    if file is None:
+        return
+    holder = ctx.need_client().state, args.owner.owner
+    wanted = LockRange(start, end, args.locktype in _EXCLUSIVE)
+    found = await _conflict(ctx, file, holder, wanted)
+    if found is not None:
+        raise _denied(found)
+    if await _held_by_stranger(file, holder, wanted):
+        raise _denied_by_stranger(args)
+
+
+async def _held_by_stranger(file: FileState, holder: Holder, wanted: LockRange) -> bool:
+    """Whether a program that is no client of ours has it, as far as that can be tried out: on a file that is open, and
+    where the asker itself holds nothing."""
+    held = file.any_held()
+    if held is None or file.locks.overlaps(holder, wanted.start, wanted.end):
+        return False
+    if not (held.writable if wanted.exclusive else held.readable):
+        return False
+    locker = Locker(file, holder)
+    async with file.lock_turn:
+        try:
+            await locker.take(held, wanted.start, wanted.end, exclusive=wanted.exclusive)
+        except FsError as error:
+            if error.status is not Status.LOCKED:
+                raise
+            return True
+        finally:
+            await locker.close()
+    return False
 
 
 _NO_FILE: Final = {FileKind.DIRECTORY: Stat.ISDIR, FileKind.SYMLINK: Stat.SYMLINK}

@@ -176,6 +176,8 @@ def test_locks_of_other_programs_count(tmp_path: Path) -> None:
                 fcntl.fcntl(local, fcntl.F_OFD_SETLK, flock)
                 found = await denied(client, file.put, lock_op(file, 0, 11))
                 assert found.owner == LockOwner(0, b"")
+                assert (await denied(client, file.put, lockt_op(0, 11, SHARED))).owner == LockOwner(0, b"")
+                await client.do(file.put, lockt_op(0, 10))
                 await lock(client, file, 0, 10)
             await lock(client, file, 0, 11)
 
