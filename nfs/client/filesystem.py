@@ -21,7 +21,7 @@ from quicfs.nfs.client.ranges import clone_range, copy_range
 from quicfs.nfs.client.recovery import Opens
 from quicfs.nfs.client.requests import GETATTR, GETFH, PUTROOTFH, lookups, put
 from quicfs.nfs.client.session import Session
-from quicfs.nfs.client.status import fs_error
+from quicfs.nfs.client.status import LOST_STATE, fs_error
 from quicfs.nfs.client.transfer import PIECE, read_limit, write_limit
 from quicfs.nfs.client.unstable import Piece, UnstableData
 from quicfs.nfs.client.walking import Walker
@@ -344,10 +344,16 @@ class NfsFileSystem(FileSystem):
             for file in target.opens:
                 if file.access & ShareAccess.WRITE and not file.closed:
                     return await file.setattr(changes)
-        # §18.30.3: a size is set under an open for writing, or under the anonymous stateid
-        values = await self.run(
-            [put(target), (Op.SETATTR, SetattrArgs(ANONYMOUS, made)), GETATTR], target.shown, cache=True
-        )
+        # §18.30.3: only for a size does the stateid matter. But it names an open file that has no name any more.
+        held = next((stateid for file in target.opens if (stateid := file.known) is not None), ANONYMOUS)
+        for stateid in (held, ANONYMOUS):
+            operations = [put(target), (Op.SETATTR, SetattrArgs(stateid, made)), GETATTR]
+            try:
+                values = await self.compound(operations, target.shown, cache=True)
+                break
+            except CompoundFailed as failed:
+                if failed.status not in LOST_STATE or stateid is ANONYMOUS:
+                    raise fs_error(failed, target.shown) from failed
         if changes.size is not None:
             self.unstable.cut(target, changes.size, 1 << 63)
         return attr_of(values[2].attributes)

@@ -89,6 +89,11 @@ class NfsOpenFile(OpenFile):
         assert self._stateid is not None
         return self._stateid
 
+    @property
+    def known(self) -> StateId | None:
+        """The stateid, as long as the server knows it."""
+        return None if self.lost or self.closed else self._stateid
+
     def forgotten(self, stateid: StateId) -> None:
         """The server said that it does not know `stateid`."""
         if stateid == self._stateid:

@@ -10,10 +10,10 @@ from quicfs.nfs.server.attributes import NOT_SET, settings
 from quicfs.nfs.server.io import borrow
 from quicfs.nfs.server.status import STATUS
 from quicfs.nfs.v4.attributes import Attribute, bitmap
-from quicfs.nfs.v4.const import Nfs4Error, Op
+from quicfs.nfs.v4.const import Nfs4Error, Op, Stat
 from quicfs.nfs.v4.operations_files import SetattrArgs, SetattrRes
-from quicfs.nfs.v4.types import StateId
-from quicfs.vfs.api import FsError, SetAttr
+from quicfs.nfs.v4.types import ANONYMOUS, StateId
+from quicfs.vfs.api import Attr, FsError, SetAttr, Status
 
 if TYPE_CHECKING:
     from quicfs.nfs.server.context import Context, Handler, Target
@@ -39,10 +39,29 @@ async def setattr_(ctx: Context, args: SetattrArgs) -> SetattrRes:
     if changes != _NOTHING:
         target.attr = None
         try:
-            target.attr = await target.fs.setattr(target.node, changes)
+            target.attr = await _change(ctx, target, args.stateid, changes)
         except FsError as error:
             raise Nfs4Error(STATUS[error.status], result=SetattrRes(done)) from None
     return SetattrRes(bitmap(args.attributes) & ~NOT_SET)
+
+
+async def _change(ctx: Context, target: Target, stateid: StateId, changes: SetAttr) -> Attr:
+    try:
+        return await target.fs.setattr(target.node, changes)
+    except FsError as error:
+        if error.status is not Status.STALE or stateid == ANONYMOUS:
+            raise
+    # A file without a name is reached by who has it open.
+    try:
+        held = await borrow(ctx, stateid, target, write=False)
+    except Nfs4Error as refused:
+        if refused.status is not Stat.OPENMODE:
+            raise
+        held = await borrow(ctx, stateid, target, write=True)
+    try:
+        return await held.file.setattr(changes)
+    finally:
+        await held.release()
 
 
 async def _resize(ctx: Context, target: Target, stateid: StateId, size: int) -> None:

@@ -63,7 +63,13 @@ def _program(mode: str, settings: dict[str, Any]) -> Iterator[tuple[subprocess.P
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, state: Path, *, cert: Path | None = None, key: Path | None = None, port: int = 0, **more: Any
+    folder: Path,
+    state: Path,
+    *,
+    cert: Path | None = None,
+    key: Path | None = None,
+    port: int = 0,
+    **more: Any,
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server of `folder` on QUIC, or on TCP without a certificate; (its process, its port)."""
     settings = {"folder": str(folder), "state": str(state), "port": port, **more}

@@ -1,9 +1,9 @@
 """`NfsFileSystem` against the server of `nfs_rig`, in memory and in virtual time.
 
-    async with Mounted(tmp_path) as nfs:
-        file, attr, _ = await nfs.fs.open(nfs.fs.root, "a", CREATE | WRITE)
-        nfs.cut()                                 # the connection breaks without a word
-        await nfs.rig.kill(); await nfs.rig.restart()
+async with Mounted(tmp_path) as nfs:
+    file, attr, _ = await nfs.fs.open(nfs.fs.root, "a", CREATE | WRITE)
+    nfs.cut()                                 # the connection breaks without a word
+    await nfs.rig.kill(); await nfs.rig.restart()
 """
 
 from __future__ import annotations

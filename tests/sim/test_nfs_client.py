@@ -49,9 +49,7 @@ def test_exclusive_and_truncating_opens(tmp_path: Path) -> None:
             file, attr, created = await fs.open(fs.root, "x", CREATE | EXCLUSIVE | WRITE, 0o604)
             assert created and attr.mode == 0o604
             assert abs(attr.mtime_ns - (nfs.rig.tree / "x").stat().st_ctime_ns) < 60 * 10**9
-            assert (
-                await status_of(fs.open(fs.root, "x", CREATE | EXCLUSIVE | WRITE)) is Status.EXISTS
-            )
+            assert await status_of(fs.open(fs.root, "x", CREATE | EXCLUSIVE | WRITE)) is Status.EXISTS
             await file.write(0, b"0123456789")
             await file.close()
             for flags in (TRUNCATE | WRITE, TRUNCATE | WRITE | CREATE):
@@ -216,7 +214,11 @@ def test_unlinked_files_stay_usable(tmp_path: Path) -> None:
             assert (await fs.getattr(file.node)).nlink == 0
             await file.fsync()
             assert list(nfs.rig.tree.iterdir()) == []
+            assert (await file.setattr(SetAttr(mode=0o600))).mode == 0o600
+            assert (await file.setattr(SetAttr(size=3))).size == 3
             await file.close()
+            await asyncio.sleep(1)
+            assert await status_of(fs.getattr(file.node)) is Status.STALE
 
     run(main())
 

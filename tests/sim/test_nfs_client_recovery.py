@@ -154,9 +154,7 @@ def test_a_call_fails_in_time_while_the_server_is_away(tmp_path: Path) -> None:
             assert await status_of(fs.getattr(fs.root)) is Status.DISCONNECTED
             assert 9 <= now() - began <= 10.5
             began = now()
-            results = await asyncio.gather(
-                *(fs.getattr(fs.root) for _ in range(20)), return_exceptions=True
-            )
+            results = await asyncio.gather(*(fs.getattr(fs.root) for _ in range(20)), return_exceptions=True)
             assert all(isinstance(result, FsError) for result in results)
             assert now() - began <= 3
             nfs.reachable = True
