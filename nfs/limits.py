@@ -19,7 +19,6 @@ MAX_MISDIRECTED: Final = 16  # messages of the wrong direction on a QUIC stream 
 MAX_STREAMS: Final = 64  # that a peer may have open on one QUIC connection
 
 # --- the served tree
-MAX_VIEWS: Final = 1024  # callers of one export whose view of the tree is kept
 MAX_VOLATILE_HANDLES: Final = 65536  # objects of trees that have no handles of their own
 MAX_OWNERS: Final = 4096  # users, and groups, whose names are remembered
 COMPILE_AFTER: Final = 8  # requests for the same set of attributes before it gets a function of its own

@@ -253,6 +253,11 @@ class FileSystem(ABC):
         """Entries after `cookie` (0: from the start). An entry that exists during the whole listing is
         returned exactly once."""
 
+    async def entry_node(self, directory: Node, entry: DirEntry) -> Node:
+        """The object of an entry that `readdir` of `directory` has just returned. NOT_FOUND if it is gone; a tree that
+        knows the object anyway need not look."""
+        return (await self.lookup(directory, entry.name))[0]
+
     @abstractmethod
     async def mkdir(self, directory: Node, path: str, mode: int = 0o755) -> tuple[Node, Attr]: ...
 

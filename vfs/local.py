@@ -21,6 +21,7 @@ from quicfs.vfs.api import (
     Access,
     Attr,
     Caller,
+    DirEntry,
     DirPage,
     FileKind,
     FileSystem,
@@ -33,7 +34,7 @@ from quicfs.vfs.api import (
 from quicfs.vfs.descriptor import Descriptor
 from quicfs.vfs.errno_table import fs_error
 from quicfs.vfs.local_attr import ObjectKey
-from quicfs.vfs.local_dir import Listings
+from quicfs.vfs.local_dir import Listings, LocalEntry
 from quicfs.vfs.local_file import FileContext, LocalFile, truncate
 from quicfs.vfs.local_handle import Handles
 from quicfs.vfs.local_node import O_DIR, O_NODE, LocalNode, NodeTable
@@ -168,6 +169,11 @@ class LocalTree(FileSystem):
                 raise FsError(Status.NOT_DIR)
             assert isinstance(directory, LocalNode)
             return await self._listings.page(directory, fd, attr, cookie, limit, self._rights)
+
+    async def entry_node(self, directory: Node, entry: DirEntry) -> LocalNode:
+        if not isinstance(entry, LocalEntry):
+            return (await self.lookup(directory, entry.name))[0]
+        return self._nodes.intern(entry.key, self._nodes.own(directory).child_path(os.fsencode(entry.name)))
 
     async def statfs(self) -> StatFs:
         try:

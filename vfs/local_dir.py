@@ -11,12 +11,13 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 from quicfs.vfs.api import Attr, DirEntry, DirPage
 from quicfs.vfs.descriptor import Descriptor
-from quicfs.vfs.local_attr import StatReader
+from quicfs.vfs.local_attr import ObjectKey, StatReader
 from quicfs.vfs.local_node import LocalNode
 from quicfs.vfs.local_rights import Rights
 
@@ -42,6 +43,11 @@ def _read_names(fd: int) -> Names:
     with os.scandir(fd) as entries:
         listing = sorted((cookie_of(name), name) for entry in entries if (name := os.fsencode(entry.name)))
     return [cookie for cookie, _ in listing], [name for _, name in listing]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEntry(DirEntry):
+    key: ObjectKey
 
 
 class Listings:
@@ -102,11 +108,11 @@ class Listings:
                 while position < turn and len(entries) < limit:
                     raw = raw_names[position]
                     try:
-                        attr = self._stat.of_entry(fd, raw)[1]
+                        key, attr = self._stat.of_entry(fd, raw)
                     except FileNotFoundError:
                         pass  # removed since the names were read
                     else:
-                        entries.append(DirEntry(os.fsdecode(raw), attr, cookies[position]))
+                        entries.append(LocalEntry(os.fsdecode(raw), attr, cookies[position], key))
                     position += 1
             if position == len(cookies) or len(entries) == limit:
                 break

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from quicfs.nfs.limits import MAX_VIEWS
 from quicfs.nfs.rpc.identity import Squash
 from quicfs.vfs.api import Caller, FileSystem
 from quicfs.vfs.names import NAME_MAX
@@ -34,7 +33,6 @@ class Export:
     names: tuple[str, ...] = field(init=False)
     id: bytes = field(init=False)
     fsid: tuple[int, int] = field(init=False)
-    _views: dict[Caller, FileSystem] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.path.startswith("/"):
@@ -56,12 +54,7 @@ class Export:
 
     def view(self, caller: Caller) -> FileSystem:
         """The file system with the rights of `caller`, who is squashed already."""
-        view = self._views.get(caller)
-        if view is None:
-            if len(self._views) >= MAX_VIEWS:
-                del self._views[next(iter(self._views))]
-            view = self._views[caller] = self.file_system.as_caller(caller)
-        return view
+        return self.file_system.as_caller(caller)
 
 
 def check_exports(exports: Iterable[Export]) -> list[Export]:

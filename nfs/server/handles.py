@@ -89,20 +89,25 @@ class HandleTable:
         return self._sealed(_Kind.VOLATILE, export.id, _VOLATILE.pack(self._run, self._number(export, node)))
 
     async def target(self, raw: bytes, ctx: Context) -> Target:
-        """What `raw` names, with the rights of the caller and fresh attributes. BADHANDLE, STALE, FHEXPIRED."""
+        """What `raw` names, with the rights of the caller. BADHANDLE, STALE, FHEXPIRED.
+
+        The attributes are fresh, or are not there for a file that is open: that is found without asking for them, also
+        when it has no name any more (OPEN4_RESULT_PRESERVE_UNLINKED).
+        """
+        file = ctx.server.files.get(raw)
+        held = file.any_held() if file is not None else None
+        if held is not None:
+            export = self._tree.export_of(raw[1:_HEADER_SIZE])  # what is open here is no forgery
+            assert export is not None
+            return Target(raw, export, export.view(ctx.caller_for(export)), held.file.node)
         kind, export, body = self._opened(raw)
         fs: FileSystem = self._tree if export is None else export.view(ctx.caller_for(export))
         try:
             node, attr = await self._find(kind, fs, body)
         except FsError as error:
-            if error.status not in (Status.STALE, Status.NOT_FOUND, Status.INVALID):
-                raise
-            file = ctx.server.files.get(raw)
-            held = file.any_held() if file is not None else None
-            if held is None:
+            if error.status in (Status.NOT_FOUND, Status.INVALID):
                 raise Nfs4Error(Stat.STALE) from None
-            # Without a name, but open (OPEN4_RESULT_PRESERVE_UNLINKED).
-            node, attr = held.file.node, await held.file.getattr()
+            raise
         return Target(raw, export, fs, node, attr)
 
     async def is_persistent(self, export: Export) -> bool:

@@ -93,16 +93,15 @@ class _Wanted:
         if not self._mask & _MORE:
             return self._encode(entry.attr, self._facts, b"", 0, None)
         raw = b""
-        attr = entry.attr
         try:
             if self._mask & fattr.STATFS and self._statfs is None:
                 self._statfs = await directory.fs.statfs()
             if self._mask & _FILEHANDLE:
-                node, attr = await directory.fs.lookup(directory.node, entry.name)
+                node = await directory.fs.entry_node(directory.node, entry)
                 raw = await self._ctx.server.handles.raw(directory.export, node)
         except FsError as error:
             return None if error.status is Status.NOT_FOUND else self._failed(STATUS[error.status])
-        return self._encode(attr, self._facts, raw, 0, self._statfs)
+        return self._encode(entry.attr, self._facts, raw, 0, self._statfs)
 
     async def _across(self, entry: DirEntry) -> PackedFattr:
         """An entry of the pseudo file system, where an export may begin: its root shows (§7.3)."""

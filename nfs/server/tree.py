@@ -103,15 +103,7 @@ class Tree:
 
     async def attr(self, ctx: Context, target: Target) -> Attr:
         """The attributes of `target` as they are now, also when it is open and has no name any more."""
-        try:
-            return await target.fs.getattr(target.node)
-        except FsError as error:
-            if error.status is not Status.STALE:
-                raise
-            attr = await ctx.server.files.attr_of_open(target.raw)
-            if attr is None:
-                raise
-            return attr
+        return await ctx.server.files.attr_of_open(target.raw) or await target.fs.getattr(target.node)
 
     def is_root(self, target: Target) -> bool:
         """Whether an export begins here."""

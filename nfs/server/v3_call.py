@@ -104,8 +104,7 @@ class Work:
     async def target(self, raw: bytes) -> Target:
         """What a handle names."""
         target = await self.ctx.server.handles.target(raw, self.ctx)
-        attr = target.attr
-        assert attr is not None
+        attr = target.attr = target.attr or await self.ctx.server.tree.attr(self.ctx, target)
         self._targets.append(target)
         self._before.append(WccAttr(attr.size, attr.mtime_ns, attr.ctime_ns))
         return target
@@ -118,7 +117,7 @@ class Work:
 
     async def post_of(self, target: Target) -> Fattr | None:
         try:
-            return self.fattr(target, target.attr or await target.fs.getattr(target.node))
+            return self.fattr(target, target.attr or await self.ctx.server.tree.attr(self.ctx, target))
         except FsError:
             return None  # the RFC allows to leave them out; the outcome is the procedure's own
 

@@ -114,11 +114,11 @@ async def _plus(work: Work, directory: Target, entry: DirEntry) -> EntryPlus | N
     """None for an entry that is gone. What cannot be told of one is left out (§3.3.17)."""
     tree = work.ctx.server.tree
     try:
-        node, attr = await directory.fs.lookup(directory.node, entry.name)
+        node = await directory.fs.entry_node(directory.node, entry)
         if isinstance(node, PseudoNode):
             target = await tree.enter(work.ctx, node)
         else:
-            target = await tree.target(directory, node, attr)
+            target = await tree.target(directory, node, entry.attr)
     except FsError as error:
         if error.status is Status.NOT_FOUND:
             return None
