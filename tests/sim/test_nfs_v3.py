@@ -24,9 +24,12 @@ from quicfs.nfs.v3.types import (
     StableHow,
     Stat,
 )
+from quicfs.nfs.v4.const import CbOp, ShareAccess, ShareDeny
+from quicfs.nfs.v4.operations_open import ReadDelegation
 from quicfs.vfs import NOW, LocalTree
 from tests.sim import virtual_loop
 from tests.sim.nfs3_client import Nfs3Client
+from tests.sim.nfs_files import close, delegreturn_op, opened, read, unchecked
 from tests.sim.nfs_rig import Rig
 
 NO_VERIFIER = bytes(8)
@@ -307,6 +310,64 @@ def test_a_read_only_export(tmp_path: Path) -> None:
         await tree.close()
 
     virtual_loop.run(main())
+
+
+# --- beside NFSv4
+
+
+def test_opens_of_nfsv4_may_deny(tmp_path: Path) -> None:
+    async def scenario(rig: Rig, client: Nfs3Client, root: bytes) -> None:
+        newer = await rig.client(b"newer")
+        file = await opened(newer, "f", how=unchecked(mode=0o644), deny=int(ShareDeny.WRITE))
+        raw = await find(client, root, "f")
+        assert raw == file.fh
+        await client.do("READ", nfs3.ReadArgs(raw, 0, 1))
+        write = nfs3.WriteArgs(raw, 0, 1, StableHow.UNSTABLE, b"x")
+        truncate = nfs3.SetattrArgs(raw, Sattr(size=0), None)
+        for name, args in (("WRITE", write), ("SETATTR", truncate)):
+            assert (await client.call(name, args))[0] is Stat.ACCES
+        await close(newer, file)
+        await client.do("WRITE", write)
+
+    run(scenario, tmp_path)
+
+
+@pytest.mark.parametrize("what", ["WRITE", "SETATTR", "REMOVE", "RENAME", "LINK"])
+def test_delegations_of_nfsv4_are_called_back(tmp_path: Path, what: str) -> None:
+    async def scenario(rig: Rig, client: Nfs3Client, root: bytes) -> None:
+        (rig.tree / "f").write_bytes(b"hello")
+        newer = await rig.client(b"newer")
+        file = await opened(newer, "f", int(ShareAccess.READ), want=int(ShareAccess.WANT_READ_DELEG))
+        delegation = file.result.delegation
+        assert isinstance(delegation, ReadDelegation)
+        await client.do("READ", nfs3.ReadArgs(file.fh, 0, 1))
+        args: dict[str, Any] = {
+            "WRITE": nfs3.WriteArgs(file.fh, 0, 1, StableHow.UNSTABLE, b"x"),
+            "SETATTR": nfs3.SetattrArgs(file.fh, Sattr(mode=0), None),
+            "REMOVE": DirOpArgs(root, "f"),
+            "RENAME": nfs3.RenameArgs(DirOpArgs(root, "f"), DirOpArgs(root, "g")),
+            "LINK": nfs3.LinkArgs(file.fh, DirOpArgs(root, "g")),
+        }
+        assert (await client.call(what, args[what]))[0] is Stat.JUKEBOX
+        assert [op for op, _ in newer.callbacks.seen].count(CbOp.RECALL) == 1
+        await newer.do(file.put, delegreturn_op(delegation.stateid))
+        await client.do(what, args[what])
+
+    run(scenario, tmp_path)
+
+
+def test_what_is_open_can_be_read_when_its_name_is_gone(tmp_path: Path) -> None:
+    async def scenario(rig: Rig, client: Nfs3Client, root: bytes) -> None:
+        newer = await rig.client(b"newer")
+        file = await opened(newer, "f", how=unchecked(mode=0o644))
+        await client.do("WRITE", nfs3.WriteArgs(file.fh, 0, 3, StableHow.FILE_SYNC, b"abc"))
+        await client.do("REMOVE", DirOpArgs(root, "f"))
+        assert (await client.do("GETATTR", FileArgs(file.fh))).attributes.size == 3
+        assert await read(newer, file) == (True, b"abc")
+        await close(newer, file)
+        assert (await client.call("GETATTR", FileArgs(file.fh)))[0] is Stat.STALE
+
+    run(scenario, tmp_path)
 
 
 def test_mount_remembers_a_bounded_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
