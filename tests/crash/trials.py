@@ -1,0 +1,152 @@
+"""The trials: a writer that holds a lock, a thief that wants it, and somebody who kills."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from quicfs.nfs.client.filesystem import NfsFileSystem
+from quicfs.nfs.client.tcp import tcp_connector
+from quicfs.vfs.api import LockKind, OpenFlags
+from quicfs.vfs.status import FsError, Status
+from tests.crash.processes import Server, TrialFailed, Writer
+from tests.crash.records import Expected
+
+BOTH = OpenFlags.READ | OpenFlags.WRITE
+AWAY = (Status.TIMEOUT, Status.DISCONNECTED)
+RECOVERY_S = 60.0
+
+
+@dataclass
+class Report:
+    kills: int = 0
+    kept: int = 0  # records that were known to be on disk when somebody died
+    lost: int = 0  # deaths with which records were lost that the server had, and nobody had committed
+    refused: int = 0  # attempts of the thief
+    longest_s: float = 0.0  # from a kill until the survivors went on
+
+
+class Thief:
+    """A client that wants to lock the writer's file and must not get it."""
+
+    def __init__(self, port: int) -> None:
+        self.fs = NfsFileSystem(tcp_connector("127.0.0.1", port), "server", "/export", timeout=RECOVERY_S)
+        self.refused = 0
+
+    async def tries(self, name: str) -> bool:
+        """Whether it has got the lock; it is given back then."""
+        try:
+            file, _, _ = await self.fs.open(self.fs.root, name, BOTH)
+            try:
+                await file.lock(0, 0, LockKind.EXCLUSIVE, owner=1)
+                await file.lock(0, 0, LockKind.UNLOCK, owner=1)
+                return True
+            finally:
+                await file.close()
+        except FsError as error:
+            if error.status is Status.LOCKED:
+                self.refused += 1
+            elif error.status not in AWAY:
+                raise
+            return False
+
+    async def never(self, name: str) -> None:
+        """Tries again and again."""
+        while True:
+            if await self.tries(name):
+                raise TrialFailed(f"the lock on {name} was stolen")
+            await asyncio.sleep(0.02)
+
+
+def check_disk(path: Path, expected: Expected, kept: int) -> int:
+    """Everything that was kept is there; how many bytes there are besides."""
+    wanted = expected.up_to(kept)
+    found = path.read_bytes()
+    if found[: len(wanted)] != wanted:
+        at = next(n for n, pair in enumerate(zip(found + b"\0", wanted, strict=False)) if pair[0] != pair[1])
+        raise TrialFailed(
+            f"{path}: {kept} records ({len(wanted)} bytes) were kept, and byte {at} is not there"
+        )
+    return len(found) - len(wanted)
+
+
+async def kill_the_server(directory: Path, times: int, seed: int) -> Report:
+    """One writer lives through all of it."""
+    chance, report, loop = random.Random(seed), Report(), asyncio.get_running_loop()
+    expected = Expected(seed)
+    async with (
+        Server(directory, lease=30.0) as server,
+        Writer(directory, server.port, "file", seed) as writer,
+    ):
+        path = server.tree / "file"
+        thief = Thief(server.port)
+        theft = loop.create_task(thief.never("file"))
+        try:
+            for _ in range(times):
+                await writer.goes_on(RECOVERY_S)
+                await asyncio.sleep(chance.random() * 0.5)
+                await server.kill()
+                killed = loop.time()
+                await asyncio.sleep(chance.random() * 0.05)  # what the writer has been told, it has said
+                report.kills += 1
+                report.kept = writer.kept
+                more = check_disk(path, expected, writer.kept)
+                report.lost += writer.sent > writer.kept and not more
+                await server.start()
+                # One more, who was not there before, is as fast as it can be.
+                stranger = Thief(server.port)
+                attempt = loop.create_task(stranger.tries("file"))
+                await writer.goes_on(RECOVERY_S)
+                report.longest_s = max(report.longest_s, loop.time() - killed)
+                if await attempt:
+                    raise TrialFailed("a stranger has got the lock")
+                await stranger.fs.close()
+                report.refused += stranger.refused
+                if theft.done():
+                    await theft
+            await writer.finish(RECOVERY_S)
+            check_disk(path, expected, writer.kept)
+            report.kept = writer.kept
+        finally:
+            theft.cancel()
+            await asyncio.gather(theft, return_exceptions=True)
+            await thief.fs.close()
+        report.refused += thief.refused
+    return report
+
+
+async def kill_the_client(directory: Path, times: int, seed: int, lease: float = 2.0) -> Report:
+    """A new writer each time; the thief gets the lock when the lease is over, and no sooner."""
+    chance, report, loop = random.Random(seed), Report(), asyncio.get_running_loop()
+    async with Server(directory, lease=lease) as server:
+        thief = Thief(server.port)
+        try:
+            for number in range(times):
+                name = f"file-{number}"
+                path = server.tree / name
+                async with Writer(directory, server.port, name, seed + number) as writer:
+                    theft = loop.create_task(thief.never(name))
+                    await writer.goes_on(RECOVERY_S)
+                    await asyncio.sleep(chance.random() * 0.5)
+                    if theft.done():
+                        await theft
+                    await writer.kill()
+                killed = loop.time()
+                theft.cancel()
+                await asyncio.gather(theft, return_exceptions=True)
+                report.kills += 1
+                report.kept += writer.kept
+                check_disk(path, Expected(writer.seed), writer.kept)
+                while not await thief.tries(name):
+                    if loop.time() > killed + lease + 10:
+                        raise TrialFailed("the lock of a dead client is held on to")
+                    await asyncio.sleep(0.05)
+                report.longest_s = max(report.longest_s, loop.time() - killed)
+                check_disk(path, Expected(writer.seed), writer.kept)
+                path.unlink()
+        finally:
+            await thief.fs.close()
+        report.refused = thief.refused
+    return report
