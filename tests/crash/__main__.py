@@ -12,11 +12,7 @@ from tests.crash.trials import Report, kill_the_client, kill_the_server
 
 
 def _say(what: str, report: Report, began: float) -> None:
-    print(
-        f"{what} killed {report.kills} times in {time.monotonic() - began:.0f} s: {report.kept} records kept, "
-        f"others lost {report.lost} times and written again, {report.refused} thefts refused, at most {report.longest_s:.1f} s until others went on",
-        flush=True,
-    )
+    print(f"{what} killed {report.kills} times in {time.monotonic() - began:.0f} s: {report}", flush=True)
 
 
 def main() -> None:

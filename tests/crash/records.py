@@ -31,16 +31,17 @@ def records(seed: int) -> Iterator[Record]:
 
 
 class Expected:
-    """The file as it should be, as far as it is known to be on disk."""
+    """The file as it should be."""
 
     def __init__(self, seed: int) -> None:
         self._records = records(seed)
-        self.content = bytearray()
-        self.count = 0
+        self._content = bytearray()
+        self._ends = [0]
 
     def up_to(self, count: int) -> bytes:
         """The first `count` records."""
-        while self.count < count:
-            self.content += next(self._records).data
-            self.count += 1
-        return bytes(self.content)
+        while len(self._ends) <= count:
+            record = next(self._records)
+            self._content += record.data
+            self._ends.append(record.end)
+        return bytes(self._content[: self._ends[count]])

@@ -27,6 +27,12 @@ class Report:
     refused: int = 0  # attempts of the thief
     longest_s: float = 0.0  # from a kill until the survivors went on
 
+    def __str__(self) -> str:
+        return (
+            f"{self.kept} records kept; {self.lost} times others were lost that nobody had committed; "
+            f"{self.refused} thefts refused; after {self.longest_s:.1f} s at most the survivors went on"
+        )
+
 
 class Thief:
     """A client that wants to lock the writer's file and must not get it."""
@@ -60,16 +66,14 @@ class Thief:
             await asyncio.sleep(0.02)
 
 
-def check_disk(path: Path, expected: Expected, kept: int) -> int:
-    """Everything that was kept is there; how many bytes there are besides."""
-    wanted = expected.up_to(kept)
+def check_disk(path: Path, expected: Expected, writer: Writer) -> bool:
+    """Everything that was kept is there; whether something is not that was only sent."""
+    wanted = expected.up_to(writer.kept)
     found = path.read_bytes()
     if found[: len(wanted)] != wanted:
         at = next(n for n, pair in enumerate(zip(found + b"\0", wanted, strict=False)) if pair[0] != pair[1])
-        raise TrialFailed(
-            f"{path}: {kept} records ({len(wanted)} bytes) were kept, and byte {at} is not there"
-        )
-    return len(found) - len(wanted)
+        raise TrialFailed(f"{path}: {writer.kept} records ({len(wanted)} bytes) were kept, but not byte {at}")
+    return len(found) < len(expected.up_to(writer.sent))
 
 
 async def kill_the_server(directory: Path, times: int, seed: int) -> Report:
@@ -92,8 +96,7 @@ async def kill_the_server(directory: Path, times: int, seed: int) -> Report:
                 await asyncio.sleep(chance.random() * 0.05)  # what the writer has been told, it has said
                 report.kills += 1
                 report.kept = writer.kept
-                more = check_disk(path, expected, writer.kept)
-                report.lost += writer.sent > writer.kept and not more
+                report.lost += check_disk(path, expected, writer)
                 await server.start()
                 # One more, who was not there before, is as fast as it can be.
                 stranger = Thief(server.port)
@@ -107,7 +110,7 @@ async def kill_the_server(directory: Path, times: int, seed: int) -> Report:
                 if theft.done():
                     await theft
             await writer.finish(RECOVERY_S)
-            check_disk(path, expected, writer.kept)
+            check_disk(path, expected, writer)
             report.kept = writer.kept
         finally:
             theft.cancel()
@@ -138,13 +141,13 @@ async def kill_the_client(directory: Path, times: int, seed: int, lease: float =
                 await asyncio.gather(theft, return_exceptions=True)
                 report.kills += 1
                 report.kept += writer.kept
-                check_disk(path, Expected(writer.seed), writer.kept)
+                check_disk(path, Expected(writer.seed), writer)
                 while not await thief.tries(name):
                     if loop.time() > killed + lease + 10:
                         raise TrialFailed("the lock of a dead client is held on to")
                     await asyncio.sleep(0.05)
                 report.longest_s = max(report.longest_s, loop.time() - killed)
-                check_disk(path, Expected(writer.seed), writer.kept)
+                check_disk(path, Expected(writer.seed), writer)
                 path.unlink()
         finally:
             await thief.fs.close()

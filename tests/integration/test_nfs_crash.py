@@ -1,4 +1,4 @@
-"""Kill -9 of an NFS server and of clients in mid-write, a few times. `python -m tests.crash` does it as often as wanted."""
+"""Kill -9 of an NFS server and of clients in mid-write. `python -m tests.crash` does it as often as wanted."""
 
 from __future__ import annotations
 
