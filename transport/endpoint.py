@@ -509,14 +509,11 @@ class Endpoint:
             )
 
     def _answer_retry(self, now: float, header: LongHeader, remote: Address, local: Address) -> None:
-        scid = self._entropy(limits.LOCAL_CID_LENGTH)
-        token = self._tokens.seal_retry(
-            remote[0], remote[1], header.dcid, scid, now, self._entropy(NONCE_LENGTH)
-        )
-        unused = self._entropy(1)[0]
-        self._reply(
-            packet.write_retry(header.version, header.scid, scid, token, header.dcid, unused), remote, local
-        )
+        entropy = self._entropy(limits.LOCAL_CID_LENGTH + NONCE_LENGTH + 1)  # at once: a flood asks for many
+        scid, nonce = entropy[: limits.LOCAL_CID_LENGTH], entropy[limits.LOCAL_CID_LENGTH : -1]
+        token = self._tokens.seal_retry(remote[0], remote[1], header.dcid, scid, now, nonce)
+        retry = packet.write_retry(header.version, header.scid, scid, token, header.dcid, entropy[-1])
+        self._reply(retry, remote, local)
 
     def _refuse(self, header: LongHeader, code: int, remote: Address, local: Address) -> None:
         """CONNECTION_CLOSE in an Initial packet, without keeping state (RFC 9000 §5.2.2)."""

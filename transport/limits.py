@@ -46,7 +46,7 @@ MAX_SKIP_PERIOD: Final = 65_536
 MAX_TRACKED_RUNS: Final = 65_536  # pieces of sent history that one packet number space may fall into
 
 # --- work for nothing, in units of about a microsecond of processor time (see `work`)
-WORK_PER_SECOND: Final = 50_000  # of one connection
+WORK_PER_SECOND: Final = 20_000  # of one connection
 WORK_BURST: Final = 20_000  # that it may be ahead of that
 WORK_PER_PACKET: Final = 16  # that are not counted: control frames that accompany data
 

@@ -14,7 +14,7 @@ from quicfs.transport import limits
 
 FEW_RANGES = 16  # in an ACK frame
 SMALL_PIECE = 16  # bytes of stream data that are worth their frame
-SMALL_DELIVERY = 48  # and besides, those that are worth a delivery to their stream
+SMALL_DELIVERY = 64  # that are worth a delivery to their stream
 
 
 class Work:
@@ -47,5 +47,7 @@ class Work:
 
     def delivery(self, pieces: int, size: int) -> None:
         """`size` bytes of stream data came in as many frames."""
-        if size < pieces * SMALL_PIECE + SMALL_DELIVERY:
-            self.used += 2 * pieces + 2
+        if size < pieces * SMALL_PIECE:
+            self.used += 2 * pieces
+        elif size < SMALL_DELIVERY:
+            self.used += 1
