@@ -17,6 +17,7 @@ from quicfs.transport.bytestream import ByteStream
 _LAST: Final = 0x80000000
 _HEADER: Final = 4
 _CHUNK: Final = 1 << 20
+_SOME_SHORT: Final = 64
 
 
 class RecordError(RpcStreamError):
@@ -49,6 +50,7 @@ class RecordBuffer:
             data = memoryview(b"".join((self._rest, data)))
             self._rest = memoryview(b"")
         at, size = 0, len(data)
+        most = _SOME_SHORT + size // (_HEADER + limits.MIN_MESSAGE)
         while at < size:
             target = self._target
             if target is None or len(target) == self._known:  # a record begins
@@ -60,6 +62,8 @@ class RecordBuffer:
                 length = mark & ~_LAST
                 if target is None and mark & _LAST and length <= size - at and length <= self.limit:
                     found.append(data[at : at + length])
+                    if len(found) > most:  # each takes far more room here than it took to send
+                        raise RecordError(f"{len(found)} messages in {at} bytes: too short to be any")
                     at += length
                     continue
                 target = self._begin(length, last=bool(mark & _LAST))
