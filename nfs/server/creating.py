@@ -62,6 +62,11 @@ class Creation:
             wanted = replace(wanted, atime_ns=self._times[0], mtime_ns=self._times[1])
         self._wanted = wanted
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether a file that is there already is in the way, but for one case."""
+        return self._mode is not CreateMode.UNCHECKED
+
     def check_existing(self, attr: Attr) -> bool:
         """The name is there: whether the file is to be truncated. EXIST, or what is wrong with its kind."""
         if self._mode is CreateMode.GUARDED:

@@ -16,7 +16,6 @@ from quicfs.nfs.server import delegations
 from quicfs.nfs.server.access import need_directory
 from quicfs.nfs.server.creating import Creation, need_regular
 from quicfs.nfs.server.delegations import Delegation
-from quicfs.nfs.server.directories import Changes
 from quicfs.nfs.server.files import FileState, HeldFile, Holder, clients_of, release_each
 from quicfs.nfs.server.names import component
 from quicfs.nfs.server.stateids import ClientState, State, meant
@@ -217,20 +216,25 @@ def _check_grace(ctx: Context, claim: type) -> None:
 
 
 async def _by_name(wish: _Wish, claim: ClaimNull | ClaimDelegateCur) -> _Found:
-    ctx = wish.ctx
-    directory = ctx.need_current()
-    await need_directory(directory)
-    name = component(claim.file)
-    async with Changes(directory) as changes:
-        found = await _named(wish, directory, name)
-    found.cinfo = changes.info
+    directory = wish.ctx.need_current()
+    before = (await need_directory(directory)).change
+    found = await _named(wish, directory, component(claim.file))
+    after = before
+    if found.made_in is not None:
+        directory.attr = None
+        after = (await directory.fs.getattr(directory.node)).change
+    # Not atomic: others, who do not ask us, may have changed the directory in between.
+    found.cinfo = ChangeInfo(False, before, after)
     return found
 
 
 async def _named(wish: _Wish, directory: Target, name: str) -> _Found:
     creation = wish.creation
+    # What must not be there most often is not.
+    look = creation is None or not creation.exclusive
     for _ in range(limits.OPEN_ATTEMPTS):
-        target = await _child(wish, directory, name)
+        target = await _child(wish, directory, name) if look else None
+        look = True
         if target is not None:
             attr = await _attr_of(target)
             if creation is None:
@@ -250,7 +254,7 @@ async def _named(wish: _Wish, directory: Target, name: str) -> _Found:
         except FsError as error:
             if error.status is not Status.EXISTS:
                 raise
-            continue  # somebody else made it just now
+            continue  # somebody else made it just now, or we had not looked
         return _Found(target, held, directory, attrset=creation.attrset(created=True))
     raise Nfs4Error(Stat.DELAY)
 

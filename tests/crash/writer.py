@@ -34,10 +34,11 @@ async def main(port: str, name: str, seed: str) -> None:
     file, _, _ = await fs.open(fs.root, name, FLAGS)
     await file.lock(0, 0, LockKind.EXCLUSIVE, owner=1)
     say("ready")
-    told = asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_reader(0, told.set)
     chance = random.Random(seed)
     source = records(int(seed))
-    while not told.done():
+    while not told.is_set():
         batch = list(islice(source, chance.randint(1, 8)))
         if chance.random() < 0.3:
             for record in batch:
@@ -46,7 +47,7 @@ async def main(port: str, name: str, seed: str) -> None:
         else:
             await asyncio.gather(*(file.write(record.offset, record.data) for record in batch))
             say(f"sent {batch[-1].number + 1}")
-            if chance.random() < 0.5:
+            if chance.random() < 0.3:
                 await file.fsync()
                 say(f"kept {batch[-1].number + 1}")
         await asyncio.sleep(chance.random() * 0.01)
