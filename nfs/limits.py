@@ -81,4 +81,7 @@ CALLBACK_MAX_OPERATIONS: Final = 16
 UNSTABLE: Final = 64 << 20  # written data of all files that the server has not committed yet
 LOCK_OWNERS: Final = 1_024  # of one open file
 LOCK_RANGES: Final = 4_096  # of one owner
+CLIENT_DELEGATIONS: Final = 1_024  # held; more go back, the idle ones first
+CLIENT_DATA: Final = 64 << 20  # data of all files that are remembered
+CLIENT_NAMES: Final = 65_536  # names of all directories that are remembered
 POSTED_CLOSES: Final = 1_024  # that nobody waits for

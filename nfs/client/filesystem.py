@@ -8,23 +8,29 @@ import socket
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
+from quicfs.nfs import limits
 from quicfs.nfs.client import directories, names, xattrs
 from quicfs.nfs.client.attributes import FS, attr_of, changes_of, statfs_of
+from quicfs.nfs.client.caching import Caches
+from quicfs.nfs.client.callback import CallbackProgram
 from quicfs.nfs.client.channel import Connect, Operation
 from quicfs.nfs.client.closing import Closer
+from quicfs.nfs.client.data import DataCache
+from quicfs.nfs.client.delegations import Delegations
 from quicfs.nfs.client.errors import CompoundFailed, ConnectError, ConnectProblem
 from quicfs.nfs.client.link import Link, LinkSettings
 from quicfs.nfs.client.nodes import NfsNode, Nodes, node_of, split
+from quicfs.nfs.client.observing import Observer
 from quicfs.nfs.client.openfile import NfsOpenFile
 from quicfs.nfs.client.opening import open_file
 from quicfs.nfs.client.ranges import clone_range, copy_range
 from quicfs.nfs.client.recovery import Opens
-from quicfs.nfs.client.requests import GETATTR, GETFH, PUTROOTFH, lookups, put
+from quicfs.nfs.client.requests import CHANGE, GETATTR, GETFH, PUTROOTFH, lookups, put
 from quicfs.nfs.client.session import Session
 from quicfs.nfs.client.status import LOST_STATE, fs_error
 from quicfs.nfs.client.transfer import PIECE, read_limit, write_limit
 from quicfs.nfs.client.unstable import Piece, UnstableData
-from quicfs.nfs.client.walking import Walker
+from quicfs.nfs.client.walking import Walker, shown
 from quicfs.nfs.rpc.message import AuthSys, Credential
 from quicfs.nfs.v4.attributes import Attribute, bitmap
 from quicfs.nfs.v4.const import Access as Nfs4Access
@@ -80,15 +86,38 @@ class _Client:
     """What all views of one file system share: one client of the server."""
 
     def __init__(
-        self, connect: Connect, host: str, export: str, credential: Credential, streams: int, timeout: float
+        self,
+        connect: Connect,
+        host: str,
+        export: str,
+        credential: Credential,
+        streams: int,
+        timeout: float,
+        *,
+        attr_timeout: float,
+        delegations: bool,
     ) -> None:
         owner = ClientOwner(os.urandom(8), f"quicfs {socket.gethostname()} {os.urandom(8).hex()}".encode())
         settings = LinkSettings(host, owner, credential, streams, timeout)
         self.opens = Opens()
-        self.link = Link(connect, settings, self._recover, on_state_flags=self.opens.on_flags)
-        self.opens.link = self.link
-        self.export = [name for name in export.split("/") if name]
         self.nodes = Nodes()
+        self.caches = Caches(attr_timeout, DataCache(limits.CLIENT_DATA))
+        self.delegations = Delegations(self.caches, wanted=delegations)
+        self.link = Link(
+            connect,
+            settings,
+            self._recover,
+            programs=(CallbackProgram(self),),
+            on_state_flags=self.opens.on_flags,
+            observe=Observer(self.nodes, self.caches, self.delegations).begin,
+        )
+        self.opens.link = self.delegations.link = self.link
+        self.opens.delegations = self.delegations
+        self.session_known = self.link.session_known
+        self.recall = self.delegations.recall
+        self.recall_any = self.delegations.recall_any
+        self.attributes = self.delegations.attributes
+        self.export = [name for name in export.split("/") if name]
         self.root = NfsNode(b"", 0, None)
         self.closer = Closer(self.link)
         self.unstable = UnstableData(self._write_again, self._commit)
@@ -175,9 +204,18 @@ class _Client:
         for event in self._waiting_locks.get(owner, ()):
             event.set()
 
+    def recall_slots(self, target_highest: int) -> None:
+        """CB_RECALL_SLOT (§20.8)."""
+        session = self.link.current
+        if session is not None:
+            session.slots.aim(target_highest)
+
 
 class NfsFileSystem(FileSystem):
     """`connect` makes a connection to the server each time that one is needed; `export` is a path there.
+
+    Attributes and names are believed for `attr_timeout` seconds, and for as long as the server promises that nobody
+    changes them, which it is asked for if `delegations` says so.
 
     The first call connects, unless `connect` did, which reports problems as sentences (ConnectError). When the
     connection is lost, calls wait for a new one, `timeout` seconds at most, and each is carried out exactly once; when
@@ -193,9 +231,20 @@ class NfsFileSystem(FileSystem):
         credential: Credential | None = None,
         streams: int = 4,
         timeout: float = 30.0,
+        attr_timeout: float = 1.0,
+        delegations: bool = True,
     ) -> None:
         self.credential = credential or this_process()
-        self._client = _Client(connect, host, export, self.credential, streams, timeout)
+        self._client = _Client(
+            connect,
+            host,
+            export,
+            self.credential,
+            streams,
+            timeout,
+            attr_timeout=attr_timeout,
+            delegations=delegations,
+        )
         self._use(self._client)
 
     def _use(self, client: _Client) -> None:
@@ -203,6 +252,8 @@ class NfsFileSystem(FileSystem):
         self.nodes = client.nodes
         self.closer = client.closer
         self.unstable = client.unstable
+        self.caches = client.caches
+        self.delegations = client.delegations
         self.walker = Walker(client.link, client.nodes, client.root, self.credential)
 
     async def connect(self) -> None:
@@ -250,14 +301,23 @@ class NfsFileSystem(FileSystem):
         base, parts = node_of(directory), split(path)
         if not parts:
             return base, await self.getattr(base)
-        fh, values = await self.at(base, parts, [GETFH, GETATTR])
+        known = self.caches.walk(base, parts)
+        if known is not None and not (follow and known[1].kind is FileKind.SYMLINK):
+            return known
+        if len(parts) == 1 and not self.caches.fresh(base):
+            await self.there(base)
+            fh, values = (
+                await self.run([put(base), CHANGE, *lookups(parts), GETFH, GETATTR], shown(base, parts))
+            )[3:]
+        else:
+            fh, values = await self.at(base, parts, [GETFH, GETATTR])
         attr = attr_of(values.attributes)
         if follow and attr.kind is FileKind.SYMLINK:
             return await self.walker.walk(base, parts)
         return self.nodes.at(fh.object, attr.fileid, (base, path)), attr
 
     async def getattr(self, node: Node) -> Attr:
-        return await self.walker.getattr(await self.there(node))
+        return self.caches.attr(node_of(node)) or await self.walker.getattr(await self.there(node))
 
     async def there(self, node: Node) -> NfsNode:
         """The node, which is known by its handle now: the root is only once there was a session."""
@@ -352,7 +412,8 @@ class NfsFileSystem(FileSystem):
                 values = await self.compound(operations, target.shown, cache=True)
                 break
             except CompoundFailed as failed:
-                if failed.status not in LOST_STATE or stateid is ANONYMOUS:
+                unfit = failed.status in LOST_STATE or failed.status is Stat.OPENMODE
+                if not unfit or stateid is ANONYMOUS:
                     raise fs_error(failed, target.shown) from failed
         if changes.size is not None:
             self.unstable.cut(target, changes.size, 1 << 63)
@@ -438,6 +499,7 @@ class NfsFileSystem(FileSystem):
         failed: list[FsError] = []
         if client.link.current is not None:
             await client.unstable.commit_all(failed.append)
+            await client.delegations.return_all()
             await client.closer.drain()
         await client.unstable.aclose()
         await client.closer.aclose()

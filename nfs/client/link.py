@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from quicfs.nfs.client.channel import Channel, Connect, Operation, Way
 from quicfs.nfs.client.errors import (
@@ -31,6 +31,9 @@ from quicfs.nfs.v4.const import MINOR_VERSIONS, CreateSession, Op, SeqStatus, St
 from quicfs.nfs.v4.operations_sessions import DestroyClientidArgs, DestroySessionArgs
 from quicfs.nfs.v4.types import ClientOwner
 from quicfs.vfs.status import FsError, Status
+
+if TYPE_CHECKING:
+    from quicfs.nfs.client.observing import Sight
 
 __all__ = ["Link", "LinkSettings"]
 
@@ -95,12 +98,14 @@ class Link:
         *,
         programs: Sequence[Program] = (),
         on_state_flags: Callable[[int], None] = lambda _: None,
+        observe: Callable[[Sequence[Operation]], Sight | None] = lambda _: None,
     ) -> None:
         self._connect = connect
         self.settings = settings
         self._recover = recover
         self._programs = programs
         self._on_state_flags = on_state_flags
+        self._observe = observe
         self._minor = MINOR_VERSIONS.stop - 1
         self._channel: Channel | None = None
         self._client: ClientId | None = None
@@ -126,6 +131,13 @@ class Link:
     def current(self) -> Session | None:
         """The session, if it is there."""
         return self._recovered
+
+    def session_known(self, session_id: bytes) -> bool | None:
+        """Whether a session of the server is ours. None: perhaps, one is being made."""
+        session = self._session
+        if session is not None and session.id == session_id:
+            return True
+        return None if self._recovered is None or not self._recovered.alive else False
 
     # Coming up
 
@@ -362,6 +374,31 @@ class Link:
         """
         if deadline is None:
             deadline = asyncio.get_running_loop().time() + self.settings.timeout
+        sight = self._observe(operations)
+        try:
+            values = await self._until_done(operations, what, cache, again, deadline, credential, orphaned)
+        except CompoundFailed as failed:
+            if sight is not None:
+                sight.failed(failed)
+            raise
+        except BaseException:
+            if sight is not None:
+                sight.lost()
+            raise
+        if sight is not None:
+            sight.done(values)
+        return values
+
+    async def _until_done(
+        self,
+        operations: Sequence[Operation],
+        what: str,
+        cache: bool,
+        again: bool,
+        deadline: float,
+        credential: Credential | None,
+        orphaned: Orphaned | None,
+    ) -> list[Any]:
         while True:
             session = self._recovered
             if session is None or not session.alive:
@@ -422,11 +459,12 @@ class Link:
         except CompoundFailed as failed:
             raise fs_error(failed, what) from failed
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Something to be done that nobody waits for."""
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Something to be done that nobody need wait for."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -91,6 +91,7 @@ async def remove(fs: NfsFileSystem, directory: NfsNode, path: str, *, directory_
     tail: list[Operation] = [
         SAVEFH,
         (Op.LOOKUP, LookupArgs(name)),
+        GETFH,
         (check, _IS_DIRECTORY),
         RESTOREFH,
         (Op.REMOVE, RemoveArgs(name)),

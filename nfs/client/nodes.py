@@ -10,6 +10,7 @@ from quicfs.vfs.names import encode_path
 from quicfs.vfs.status import FsError, Status
 
 if TYPE_CHECKING:
+    from quicfs.nfs.client.caching import NodeCache
     from quicfs.nfs.client.openfile import NfsOpenFile
     from quicfs.nfs.client.unstable import Unstable
 
@@ -22,7 +23,7 @@ class NfsNode(Node):
     `place`: where it was found last, a directory and the path from there; for servers whose handles expire.
     """
 
-    __slots__ = ("__weakref__", "cookieverf", "fh", "fileid", "opens", "place", "unstable")
+    __slots__ = ("__weakref__", "cache", "cookieverf", "fh", "fileid", "opens", "place", "unstable")
 
     def __init__(self, fh: bytes, fileid: int, place: tuple[NfsNode, str] | None) -> None:
         self.fh = fh
@@ -30,6 +31,7 @@ class NfsNode(Node):
         self.place = place
         self.opens: list[NfsOpenFile] = []
         self.unstable: Unstable | None = None
+        self.cache: NodeCache | None = None
         self.cookieverf = bytes(8)
 
     @property
@@ -48,6 +50,9 @@ class Nodes:
 
     def __init__(self) -> None:
         self._nodes: WeakValueDictionary[bytes, NfsNode] = WeakValueDictionary()
+
+    def get(self, fh: bytes) -> NfsNode | None:
+        return self._nodes.get(fh)
 
     def at(self, fh: bytes, fileid: int, place: tuple[NfsNode, str] | None = None) -> NfsNode:
         node = self._nodes.get(fh)

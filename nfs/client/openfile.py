@@ -24,6 +24,7 @@ from quicfs.vfs.api import Attr, LockKind, Node, OpenFile, OpenFlags, SetAttr
 from quicfs.vfs.status import FsError, Status
 
 if TYPE_CHECKING:
+    from quicfs.nfs.client.delegations import Delegation
     from quicfs.nfs.client.filesystem import NfsFileSystem
 
 __all__ = ["NfsOpenFile"]
@@ -49,6 +50,7 @@ class NfsOpenFile(OpenFile):
         self.lost = False  # the server has forgotten the open, as far as we know
         self._node: NfsNode | None = None
         self._stateid: StateId | None = None
+        self.delegation: Delegation | None = None  # that the open rests on; the server knows of none then
         self._reopening = asyncio.Lock()
         self.closed = False
 
@@ -74,9 +76,16 @@ class NfsOpenFile(OpenFile):
         self._stateid = StateId(0, stateid.other)
         self.generation = generation
         self.lost = False
+        self.delegation = None
         if self._node is None:
             self._node = node
             node.opens.append(self)
+
+    def opened_locally(self, held: Delegation) -> None:
+        """Under a delegation, without the server."""
+        self.opened(held.node, held.stateid, held.generation)
+        self.delegation = held
+        held.opens.add(self)
 
     async def stateid(self) -> StateId:
         """One that the server knows, opening the file again if need be."""
@@ -96,7 +105,11 @@ class NfsOpenFile(OpenFile):
 
     def forgotten(self, stateid: StateId) -> None:
         """The server said that it does not know `stateid`."""
-        if stateid == self._stateid:
+        if stateid != self._stateid:
+            return
+        if self.delegation is not None:
+            self.fs.delegations.revoked(self.delegation)
+        else:
             self.lose()
 
     def lose(self) -> None:
@@ -130,6 +143,9 @@ class NfsOpenFile(OpenFile):
         length = min(length, _MAX_OFFSET - offset)
         if length <= 0:
             return b""
+        known = self.fs.caches.read(self.nfs_node, offset, length)
+        if known is not None:
+            return known
         limit = self.fs.read_limit
         if length <= limit:
             return await self._read_whole(offset, length)
@@ -150,8 +166,12 @@ class NfsOpenFile(OpenFile):
         return b"".join(pieces)
 
     async def _read_one(self, offset: int, length: int) -> tuple[memoryview, bool]:
+        caches = self.fs.caches
+        ticket = caches.clock
         result = (await self.run(lambda stateid: [(Op.READ, ReadArgs(stateid, offset, length))]))[0]
-        return memoryview(result.data)[:length], result.eof
+        data = memoryview(result.data)[:length]
+        caches.keep(self.nfs_node, offset, data, ticket, eof=result.eof)
+        return data, result.eof
 
     async def _read_pieces(self, offset: int, length: int, size: int) -> memoryview:
         """Several requests under way at once, put together in one buffer."""
@@ -227,6 +247,9 @@ class NfsOpenFile(OpenFile):
     # Attributes
 
     async def getattr(self) -> Attr:
+        known = self.fs.caches.attr(self.nfs_node)
+        if known is not None:
+            return known
         values = await self.fs.run([put(self.nfs_node), GETATTR], self.shown)
         return attr_of(values[1].attributes)
 
@@ -243,6 +266,8 @@ class NfsOpenFile(OpenFile):
     # Locks, holes, and the end
 
     async def lock(self, offset: int, length: int, kind: LockKind, *, owner: int, wait: bool = False) -> None:
+        if self.delegation is not None:
+            await self.fs.delegations.make_server_open(self)
         await locking.lock(self, offset, length, kind, owner, wait=wait)
 
     async def seek_data(self, offset: int, *, hole: bool = False) -> int:
@@ -279,7 +304,9 @@ class NfsOpenFile(OpenFile):
         if self in node.opens:
             node.opens.remove(self)
         self.fs.forget(self)
-        if not self.lost:
+        if self.delegation is not None:
+            self.delegation.opens.discard(self)
+        elif not self.lost:
             await self._close(node, self._stateid)
         file = node.unstable
         if file is not None and file.error is not None and OpenFlags.WRITE in self.flags:

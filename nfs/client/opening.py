@@ -16,7 +16,7 @@ from quicfs.nfs.client.status import fs_error
 from quicfs.nfs.client.walking import shown
 from quicfs.nfs.v4.attributes import Attribute, Attributes
 from quicfs.nfs.v4.compound import Result
-from quicfs.nfs.v4.const import CreateMode, Op, ShareAccess, ShareDeny, Stat
+from quicfs.nfs.v4.const import CreateMode, Op, ShareDeny, Stat
 from quicfs.nfs.v4.operations_files import SetattrArgs
 from quicfs.nfs.v4.operations_open import ClaimFh, ClaimNull, CreateHow, OpenArgs
 from quicfs.nfs.v4.types import CURRENT, OpenOwner
@@ -42,6 +42,10 @@ async def open_file(
     fs: NfsFileSystem, directory: NfsNode, path: str, flags: OpenFlags, mode: int
 ) -> tuple[OpenFile, Attr, bool]:
     names = split(path)
+    if not flags & (OpenFlags.EXCLUSIVE | OpenFlags.TRUNCATE):
+        opened = await _open_locally(fs, directory, path, flags)
+        if opened is not None:
+            return opened
     for _ in range(_MAX_LINKS):
         file = fs.new_file(flags)
         try:
@@ -56,6 +60,23 @@ async def open_file(
                 raise FsError(Status.EXISTS, what) from failed
         directory, names = await _behind_link(fs, directory, names)
     raise FsError(Status.LOOP, path)
+
+
+async def _open_locally(
+    fs: NfsFileSystem, directory: NfsNode, path: str, flags: OpenFlags
+) -> tuple[OpenFile, Attr, bool] | None:
+    """Under a delegation that we hold; None if there is no such."""
+    file = fs.new_file(flags)
+    held = fs.delegations.local((directory, path), fs.credential, file.access)
+    if held is None:
+        return None
+    file.opened_locally(held)
+    fs.keep(file)
+    try:
+        return file, await file.getattr(), False
+    except BaseException:
+        await file.close()
+        raise
 
 
 def _refused(failed: CompoundFailed, what: str) -> FsError:
@@ -99,7 +120,7 @@ async def _open(
     flags = file.flags
     claim = ClaimNull(names[-1]) if names else ClaimFh()
     how = _how(flags, mode) if names else None
-    access = file.access | ShareAccess.WANT_NO_DELEG
+    access = file.access | fs.delegations.want
     args = OpenArgs(0, access, ShareDeny.NONE, OpenOwner(0, file.owner), how, claim)
     operations: list[Operation] = [(Op.OPEN, args), GETFH]
     cut = OpenFlags.TRUNCATE in flags and how is None
@@ -113,20 +134,25 @@ async def _open(
         handles = [result.value for result in results if result.op is Op.GETFH and result.status is Stat.OK]
         if opened and handles:
             fs.closer.post(handles[0].object, opened[0].stateid)
+            fs.delegations.unwanted(handles[0].object, opened[0].delegation)
 
     rest: CompoundFailed | None = None
+    fs.delegations.opening()
     try:
         values = await fs.walker.run(directory, names[:-1], operations, cache=True, orphaned=orphaned)
     except CompoundFailed as failed:
         if failed.index < 2:
             raise
         rest, values = failed, [result.value for result in failed.results[:-1]]
+    finally:
+        fs.delegations.answered()
     opened, fh = values[0], values[1].object
     place = (directory, "/".join(names)) if names else None
     attr = attr_of(values[-1].attributes) if rest is None else None
     node = fs.nodes.at(fh, attr.fileid if attr is not None else 0, place)
     file.opened(node, opened.stateid, fs.uplink.generation)
     fs.keep(file)
+    fs.delegations.opened(file, place, opened.delegation)
     try:
         created = how is not None and bool(opened.attrset & _MODE_SET)
         if how is not None and how.mode is CreateMode.EXCLUSIVE4_1:

@@ -29,6 +29,7 @@ from quicfs.nfs.v4.types import OpenOwner, StateId
 from quicfs.vfs.status import FsError, Status
 
 if TYPE_CHECKING:
+    from quicfs.nfs.client.delegations import Delegations
     from quicfs.nfs.client.openfile import NfsOpenFile
     from quicfs.nfs.client.walking import Walker
 
@@ -47,6 +48,7 @@ class Opens:
     def __init__(self) -> None:
         self._files: dict[NfsOpenFile, None] = {}
         self.link: Link | None = None
+        self.delegations: Delegations | None = None
         self._checking = False
 
     def add(self, file: NfsOpenFile) -> None:
@@ -62,6 +64,8 @@ class Opens:
 
     async def reclaim(self, session: Session, generation: int, timeout: float) -> None:
         """Before anything else is done under a new client ID. Raises SessionGone and the like: try again."""
+        if self.delegations is not None:
+            self.delegations.start_over(generation)
         files = [file for file in self._files if file.generation != generation and not file.lost]
         loop = asyncio.get_running_loop()
         turns = iter(files)
@@ -205,9 +209,11 @@ class Opens:
                 self.link.generation += 1
                 await self.reclaim(session, self.link.generation, self.link.settings.timeout)
                 return
-            files = [file for file in self._files if not file.lost]
+            files = [file for file in self._files if not file.lost and file.delegation is None]
             for at in range(0, len(files), _TESTED_AT_ONCE):
                 await self._test(files[at : at + _TESTED_AT_ONCE])
+            if self.delegations is not None:
+                await self.delegations.test()
         except (FsError, CompoundFailed, ConnectionError) as error:
             _log.info("asked which state is left: %s", error)
         finally:

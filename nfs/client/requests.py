@@ -8,11 +8,13 @@ from typing import Final
 from quicfs.nfs.client.attributes import ATTR
 from quicfs.nfs.client.channel import Operation
 from quicfs.nfs.client.nodes import NfsNode
+from quicfs.nfs.v4.attributes import Attribute
 from quicfs.nfs.v4.const import Op
 from quicfs.nfs.v4.operations_directories import LookupArgs
 from quicfs.nfs.v4.operations_files import GetattrArgs, PutfhArgs
 
 __all__ = [
+    "CHANGE",
     "GETATTR",
     "GETFH",
     "LOOKUPP",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 GETATTR: Final[Operation] = (Op.GETATTR, GetattrArgs(ATTR))
+CHANGE: Final[Operation] = (Op.GETATTR, GetattrArgs(1 << Attribute.CHANGE))
 GETFH: Final[Operation] = (Op.GETFH, None)
 SAVEFH: Final[Operation] = (Op.SAVEFH, None)
 RESTOREFH: Final[Operation] = (Op.RESTOREFH, None)

@@ -269,7 +269,7 @@ def test_a_cancelled_wait_for_a_lock_leaves_none_behind(tmp_path: Path) -> None:
 
 def test_a_cancelled_open_leaves_nothing_open(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Mounted(tmp_path, delay=0.1) as nfs:
+        async with Mounted(tmp_path, delay=0.1, fs_options={"delegations": False}) as nfs:
             fs = nfs.fs
             await fs.connect()
             for pause in (0.05, 0.15, 0.25):
