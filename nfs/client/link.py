@@ -290,6 +290,8 @@ class Link:
         while True:
             if self._attempt is None:
                 self._attempt = loop.create_task(self._attempt_once())
+                # Those who waited may all have given up by the time that it fails.
+                self._attempt.add_done_callback(lambda task: task.cancelled() or task.exception())
             attempt = self._attempt
             done, _ = await asyncio.wait((attempt,), timeout=max(0.0, deadline - loop.time()))
             if not done:

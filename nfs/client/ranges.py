@@ -77,7 +77,7 @@ async def copy_range(
     if response.callback_id is not None:
         raise FsError(Status.NOT_SUPPORTED, "the server copies in the background only")
     if response.committed == StableHow.UNSTABLE:
-        fs.unstable.touched(two.nfs_node)
+        fs.unstable.touched(two.nfs_node, response.writeverf)
     fs.unstable.cut(two.nfs_node, target_offset, target_offset + response.count)
     count: int = response.count
     return count

@@ -37,6 +37,9 @@ class Unstable:
         self.dirty = False  # something is to be committed
         self.touched = 0.0
         self.error: FsError | None = None  # of a COMMIT that nobody waited for
+        self.promised: set[bytes] = (
+            set()
+        )  # verifiers of what the server changed by itself, and we could not repeat
         self.committing = asyncio.Lock()
         self._writing = 0
         self._quiet = asyncio.Event()
@@ -111,9 +114,11 @@ class UnstableData:
         self._total += self.of(node).note(offset, data, verifier)
         self.touched(node)
 
-    def touched(self, node: NfsNode) -> None:
-        """Something was changed that only COMMIT makes last."""
+    def touched(self, node: NfsNode, verifier: bytes | None = None) -> None:
+        """Something was changed that only COMMIT makes last; with `verifier`, it is lost if COMMIT's is another."""
         file = self.of(node)
+        if verifier is not None:
+            file.promised.add(verifier)
         file.dirty = True
         file.touched = asyncio.get_running_loop().time()
         self._files[node] = file
@@ -158,23 +163,29 @@ class UnstableData:
             except BaseException:
                 file.dirty = True
                 raise
-            if file.pieces is pieces:
-                safe, later = pieces[:count], pieces[count:]
-            else:
+            if file.pieces is not pieces:
                 # The file was cut short meanwhile.
                 known = {id(piece) for piece in pieces[:count]}
-                safe = [piece for piece in file.pieces if id(piece) in known]
-                later = [piece for piece in file.pieces if id(piece) not in known]
-            lost = [piece for piece in safe if piece[2] != verifier]
+                pieces = file.pieces
+                count = next((n for n, piece in enumerate(pieces) if id(piece) not in known), len(pieces))
+            # What came after something that was lost is written again after it, lost or not: they may overlap.
+            lost = next((n for n, piece in enumerate(pieces[:count]) if piece[2] != verifier), count)
             self._total -= file.size
-            file.pieces = lost + later
+            file.pieces = pieces[lost:]
             file.size = sum(len(piece[1]) for piece in file.pieces)
             self._total += file.size
-            if not lost:
+            promised, file.promised = file.promised, set()
+            if promised - {verifier}:
+                raise FsError(
+                    Status.IO, f"{file.node.shown}: the server restarted, and lost what it had copied"
+                )
+            if lost == count:
                 if not file.dirty and not file.pieces:
                     self._files.pop(file.node, None)
                 return
-            _log.warning("%s: the server restarted; %d writes are repeated", file.node.shown, len(lost))
+            _log.warning(
+                "%s: the server restarted; %d writes are repeated", file.node.shown, len(file.pieces)
+            )
             await self._write_again(file)
         raise FsError(Status.IO, f"{file.node.shown}: the server loses what is written")
 
