@@ -1,4 +1,7 @@
-"""A share as a file system, from what the user gave: URL, agent, password."""
+"""What a URL names as a file system; SMB or NFS, whichever it says.
+
+The two are imported when they are needed: no command waits for what it does not use.
+"""
 
 from __future__ import annotations
 
@@ -6,79 +9,44 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from quicfs.agents import client_net
-from quicfs.errors import UserError
 from quicfs.options import AgentOptions
 from quicfs.passwords import get_password
-from quicfs.quic import connect_stream
-from quicfs.smb.client.errors import ConnectError, ConnectProblem
-from quicfs.smb.client.filesystem import SmbFileSystem
-from quicfs.smb.client.link import Connect
-from quicfs.smb.ntlm import Credentials
-from quicfs.transport.bytestream import ByteStream
-from quicfs.url import Address, Url
-from quicfs.vfs import FileSystem, Node
+from quicfs.url import NFS, Url
+from quicfs.vfs import FileSystem
 
 if TYPE_CHECKING:
     from quicfs.smb.rpc import ShareEntry
 
-__all__ = ["ALPN", "ShareFileSystem", "credentials_for", "open_share", "run_on_share", "shares_of"]
-
-ALPN: Final = b"smb"
-_GUEST: Final = "guest"
+__all__ = ["open_share", "password_for", "run_on_share", "shares_of"]
 
 
-def credentials_for(url: Url, password_file: Path | None) -> Credentials:
-    """Asks for the password when it has to. Without a user in the URL, a guest's."""
+def password_for(url: Url, password_file: Path | None) -> str:
+    """Asks for it when there is a user who needs one."""
     if url.user is None:
-        return Credentials(_GUEST)
-    domain, _, user = url.user.rpartition("\\")
-    password = get_password(f"the password of {url.user} at {url.address.host}", password_file)
-    return Credentials(user, password, domain)
-
-
-class ShareFileSystem(SmbFileSystem):
-    """A share, or the part of it below the directory `top`."""
-
-    top: Node | None = None
-
-    @property
-    def root(self) -> Node:
-        return self.top if self.top is not None else super().root
-
-
-@asynccontextmanager
-async def _connector(address: Address, agent: AgentOptions) -> AsyncIterator[Connect]:
-    async with client_net(agent) as net:
-
-        async def connect() -> ByteStream:
-            return await connect_stream(net, address, ALPN)
-
-        yield connect
+        return ""
+    return get_password(f"the password of {url.user} at {url.address.host}", password_file)
 
 
 @asynccontextmanager
 async def open_share(
-    url: Url, agent: AgentOptions, credentials: Credentials, *, timeout: float = 30.0
-) -> AsyncIterator[ShareFileSystem]:
-    """Connected and logged in. Raises ConnectError and UserError."""
-    async with _connector(url.address, agent) as connect:
-        fs = ShareFileSystem(connect, url.address.host, url.share, credentials, timeout=timeout)
-        try:
-            try:
-                await fs.connect()
-            except ConnectError as error:
-                if error.problem is not ConnectProblem.SHARE:
-                    raise
-                server = f"smb+quic://{url.user}@{url.address}" if url.user else f"smb+quic://{url.address}"
-                raise UserError(
-                    f"{str(error).partition(':')[0]}: `quicfs ls {server}` lists the shares"
-                ) from error
-            yield fs
-        finally:
-            await fs.close()
+    url: Url, agent: AgentOptions, password: str, *, timeout: float = 30.0, inside: bool = False
+) -> AsyncIterator[FileSystem]:
+    """The share, connected and logged in. `inside`: the URL's directory is its root.
+
+    Raises ConnectError of either protocol, UserError, and FsError when there is no such directory.
+    """
+    if url.scheme == NFS:
+        from quicfs.client_nfs import open_nfs
+
+        async with open_nfs(url, agent, timeout=timeout, inside=inside) as export:
+            yield export
+    else:
+        from quicfs.client_smb import open_smb
+
+        async with open_smb(url, agent, password, timeout=timeout, inside=inside) as share:
+            yield share
 
 
 def run_on_share(
@@ -88,25 +56,17 @@ def run_on_share(
     action: Callable[[FileSystem], Awaitable[None]],
 ) -> None:
     """The whole life of a command that connects, does one thing and ends."""
-    credentials = credentials_for(url, password_file)
+    password = password_for(url, password_file)
 
     async def run() -> None:
-        async with open_share(url, agent, credentials) as fs:
+        async with open_share(url, agent, password) as fs:
             await action(fs)
 
     asyncio.run(run())
 
 
 def shares_of(url: Url, agent: AgentOptions, password_file: Path | None) -> list[ShareEntry]:
-    """The shares with files that the server tells this user of."""
-    # Only here: the structures of DCE/RPC take longer to import than all the rest.
-    from quicfs.smb.client.shares import list_shares
-    from quicfs.smb.rpc import ShareEntry
+    """The shares with files that an SMB server tells this user of."""
+    from quicfs.client_smb import shares
 
-    credentials = credentials_for(url, password_file)
-
-    async def run() -> list[ShareEntry]:
-        async with _connector(url.address, agent) as connect:
-            return await list_shares(connect, url.address.host, credentials)
-
-    return [share for share in asyncio.run(run()) if share.kind == ShareEntry.DISK]
+    return asyncio.run(shares(url, agent, password_for(url, password_file)))

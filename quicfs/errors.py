@@ -64,6 +64,8 @@ _SENTENCES: Final = frozenset(
     {
         "quicfs.fuse_mount.options.MountError",
         "quicfs.handshake_agent.failures.AgentError",
+        "quicfs.nfs.client.errors.ConnectError",
+        "quicfs.nfs.rpc.identity.IdentityMapError",
         "quicfs.smb.client.errors.ConnectError",
         "quicfs.smb.users.UserDbError",
         "quicfs.transport.handshake_errors.HandshakeError",

@@ -9,15 +9,13 @@ from functools import partial
 from pathlib import Path
 
 from quicfs import background
-from quicfs.client import ShareFileSystem, credentials_for, open_share
+from quicfs.client import open_share, password_for
 from quicfs.fuse_mount.mount import serve_mount
 from quicfs.fuse_mount.options import MountOptions, parse_options
 from quicfs.fuse_mount.preflight import check_mount
 from quicfs.options import AgentOptions
 from quicfs.service import announce, told_to_stop
-from quicfs.smb.ntlm import Credentials
 from quicfs.url import Url
-from quicfs.vfs import FileKind, FsError, Status
 
 __all__ = ["run"]
 
@@ -37,10 +35,10 @@ def run(
     """
     options = parse_options(words, MountOptions(fsname=str(url)))
     check_mount(str(mount_point), options)
-    credentials = credentials_for(url, password_file)  # while there is a terminal to ask at
+    password = password_for(url, password_file)  # while there is a terminal to ask at
     where = mount_point.absolute()
     ready = partial(announce, f"{url} is mounted on {where}") if foreground else background.fork().ready
-    asyncio.run(_serve(url, where, options, agent, credentials, ready))
+    asyncio.run(_serve(url, where, options, agent, password, ready))
 
 
 async def _serve(
@@ -48,12 +46,11 @@ async def _serve(
     mount_point: Path,
     options: MountOptions,
     agent: AgentOptions,
-    credentials: Credentials,
+    password: str,
     ready: Callable[[], None],
 ) -> None:
     told = told_to_stop()
-    async with open_share(url, agent, credentials, timeout=options.deadline) as fs:
-        await _enter(fs, url)
+    async with open_share(url, agent, password, timeout=options.deadline, inside=True) as fs:
         mounted = asyncio.create_task(serve_mount(fs, str(mount_point), options, ready=ready))
         stop = asyncio.create_task(told.wait())
         try:
@@ -64,13 +61,3 @@ async def _serve(
                 mounted.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await mounted
-
-
-async def _enter(fs: ShareFileSystem, url: Url) -> None:
-    """Make the URL's directory the root of what is mounted."""
-    if not url.path:
-        return
-    node, attr = await fs.lookup(fs.root, url.path, follow=True)
-    if attr.kind is not FileKind.DIRECTORY:
-        raise FsError(Status.NOT_DIR, str(url))
-    fs.top = node

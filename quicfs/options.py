@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +13,13 @@ import click
 
 from quicfs.config import config_option
 from quicfs.errors import UserError
-from quicfs.url import Address, Url, parse_address, parse_url
+from quicfs.url import Address, Url, parse_address, parse_target, parse_url
 
 __all__ = [
     "FILE",
     "AddressParameter",
     "AgentOptions",
+    "TargetParameter",
     "UrlParameter",
     "client_options",
     "common_options",
@@ -73,6 +74,28 @@ class AddressParameter(click.ParamType[Address]):
             return value
         try:
             return parse_address(value, default_port=self._default_port)
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
+class TargetParameter(click.ParamType[tuple[str, Address]]):
+    """`SCHEME://HOST[:PORT]`, with the schemes and ports that are given."""
+
+    name = "target"
+
+    def __init__(self, ports: Mapping[str, int]) -> None:
+        self._ports = ports
+
+    def convert(
+        self,
+        value: str | tuple[str, Address],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, Address]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_target(value, self._ports)
         except UserError as error:
             self.fail(str(error), param, ctx)
 

@@ -19,9 +19,10 @@ from typing import Any, Final
 from quicfs import certs
 from quicfs.agents import client_net, server_net
 from quicfs.errors import UserError
+from quicfs.listen import listen_streams
 from quicfs.options import AgentOptions
 from quicfs.places import existing_certificate
-from quicfs.quic import ConnectionStream, connect_stream, listen_streams
+from quicfs.quic import ConnectionStream, connect_stream
 from quicfs.service import announce, reachable, told_to_stop
 from quicfs.transport.bytestream import ByteStream
 from quicfs.transport.protection import IMPLEMENTATION

@@ -1,8 +1,10 @@
-"""A server: one folder, as one share, on QUIC and, when asked, on TCP."""
+"""A server: folders as SMB shares, as NFS exports or both, on QUIC and, when asked, on TCP."""
 
 from __future__ import annotations
 
+import logging
 import socket
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,88 +12,120 @@ from typing import Final
 
 from quicfs.agents import server_net
 from quicfs.errors import UserError
+from quicfs.listen import Protocol, listen_quic
 from quicfs.options import AgentOptions
-from quicfs.places import default_users, state_directory
-from quicfs.quic import listen_streams
+from quicfs.places import state_directory
 from quicfs.reset_key import kept_reset_key
+from quicfs.serve_nfs import NfsOptions, start_nfs
+from quicfs.serve_smb import SmbOptions, start_smb
 from quicfs.service import announce, reachable, tell_service_manager, told_to_stop
-from quicfs.smb.auth import NtlmAuthenticator
-from quicfs.smb.ntlm import TargetNames
-from quicfs.smb.server import Share, SmbServer
-from quicfs.smb.users import UserDb
-from quicfs.transport.tcp_stream import listen_tcp
-from quicfs.url import Address, Url
+from quicfs.url import NFS, SMB, Address, Url
 from quicfs.vfs.local import LocalTree
 
-__all__ = ["ServeOptions", "serve_until_told"]
+__all__ = ["Folder", "ServeOptions", "serve_until_told"]
 
-ALPN: Final = b"smb"
+_log = logging.getLogger("quicfs.serve")
+
+MAX_NAME: Final = 80  # characters of a share's name
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A directory and what clients call it; "" is the directory's own name."""
+
+    directory: Path
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    directory: Path
-    share: str | None
+    """`smb` and `nfs`: None leaves the protocol out."""
+
+    folders: tuple[Folder, ...]
     listen: Address
-    tcp: Address | None
-    users: Path | None
-    guest: bool
     read_only: bool
     agent: AgentOptions
+    smb: SmbOptions | None
+    nfs: NfsOptions | None
 
 
 async def serve_until_told(options: ServeOptions) -> None:
     """Until SIGINT or SIGTERM. Prints one line when it serves. Raises UserError when it cannot."""
     async with AsyncExitStack() as cleanup:
         told = told_to_stop()
-        directory, name = _folder(options)
+        trees: dict[str, LocalTree] = {}
+        folders = _folders(options.folders)
+        for name, directory in folders.items():
+            trees[name] = LocalTree(directory, read_only=options.read_only)
+            cleanup.push_async_callback(trees[name].close)
         host = socket.gethostname().partition(".")[0]
-        users = _users(options)
-        tree = LocalTree(directory, read_only=options.read_only)
-        cleanup.push_async_callback(tree.close)
-        authenticator = NtlmAuthenticator(users, TargetNames(host))
-        share = Share(name, tree, read_only=options.read_only)
-        server = SmbServer({name: share}, authenticator, guest=options.guest, server_name=host)
+        protocols: list[Protocol] = []
+        schemes: list[str] = []
+        tcp: list[str] = []
+        if options.smb is not None:
+            protocol, addresses = await start_smb(
+                options.smb, trees, host, cleanup, read_only=options.read_only
+            )
+            protocols.append(protocol)
+            schemes.append(SMB)
+            tcp += addresses
+        if options.nfs is not None:
+            protocol, addresses = await start_nfs(
+                options.nfs, trees, options.listen, cleanup, read_only=options.read_only
+            )
+            protocols.append(protocol)
+            schemes.append(NFS)
+            tcp += addresses
+            _say_whom_nfs_believes(options)
 
         net = await cleanup.enter_async_context(server_net(options.agent))
         key = kept_reset_key(state_directory())
-        # Samba's client (4.25) breaks the connection off when a session ticket comes.
-        listener = await listen_streams(
-            net, options.listen, ALPN, server.serve_stream, reset_key=key, session_tickets=False
-        )
+        listener = await listen_quic(net, options.listen, protocols, reset_key=key)
         cleanup.push_async_callback(listener.aclose)
-        url = Url(reachable(options.listen, listener.address.port), name)
-        also = ""
-        if options.tcp is not None:
-            tcp = await listen_tcp(options.tcp.host or None, options.tcp.port, server.serve_stream)
-            cleanup.push_async_callback(tcp.aclose)
-            also = ", and on TCP " + ", ".join(str(Address(*pair)) for pair in tcp.addresses)
-        announce(f"serving {directory} as {url}{also}; mount it with: quicfs mount {url} MOUNTPOINT")
+        announce(_ready(folders, schemes, reachable(options.listen, listener.address.port), tcp))
         await told.wait()
         tell_service_manager("STOPPING=1")
 
 
-def _folder(options: ServeOptions) -> tuple[Path, str]:
-    directory = options.directory
-    if not directory.is_dir():
-        what = "is no directory" if directory.exists() else "does not exist"
-        raise UserError(f"{directory} {what}: name the folder to serve")
-    directory = directory.resolve()
-    name = options.share or directory.name
-    if not name:
-        raise UserError(f"{directory} has no name that a share could have: give --share NAME")
-    if any(character in '\\/:*?"<>|' or not character.isprintable() for character in name) or len(name) > 80:
-        raise UserError(f"{name!r} cannot be a share's name: give another with --share")
-    return directory, name
+def _ready(folders: dict[str, Path], schemes: Sequence[str], address: Address, tcp: Sequence[str]) -> str:
+    served = []
+    for name, directory in folders.items():
+        urls = " and ".join(str(Url(address, name, scheme=scheme)) for scheme in schemes)
+        served.append(f"{directory} as {urls}")
+    also = ", and on TCP " + ", ".join(tcp) if tcp else ""
+    url = Url(address, next(iter(folders)), scheme=schemes[0])
+    return f"serving {', '.join(served)}{also}; mount it with: quicfs mount {url} MOUNTPOINT"
 
 
-def _users(options: ServeOptions) -> UserDb | None:
-    path = options.users or default_users()
-    if options.users is not None or path.exists():
-        return UserDb.load(path)
-    if not options.guest:
-        raise UserError(
-            "nobody could log in: add a user with `quicfs user add NAME`, name a file with --users, "
-            "or let everybody in with --guest"
+def _say_whom_nfs_believes(options: ServeOptions) -> None:
+    nfs = options.nfs
+    assert nfs is not None
+    if nfs.identities is None and options.agent.ca is None and not nfs.squash.all_squash:
+        _log.warning(
+            "NFS has no logins: everybody who can connect is believed to be the user that he says; --client-ca lets in "
+            "only clients with a certificate, --identity-map tells which user each of them is, --all-squash makes all "
+            "of them nobody"
         )
-    return None
+
+
+def _folders(asked: Sequence[Folder]) -> dict[str, Path]:
+    """Name -> directory."""
+    found: dict[str, Path] = {}
+    for folder in asked:
+        directory = folder.directory
+        if not directory.is_dir():
+            what = "is no directory" if directory.exists() else "does not exist"
+            raise UserError(f"{directory} {what}: name the folder to serve")
+        directory = directory.resolve()
+        name = folder.name or directory.name
+        if not name:
+            raise UserError(f"{directory} has no name that a share could have: give --share NAME")
+        if (
+            any(character in '\\/:*?"<>|' or not character.isprintable() for character in name)
+            or len(name) > MAX_NAME
+        ):
+            raise UserError(f"{name!r} cannot be a share's name: give another with NAME=DIR")
+        if name.casefold() in {known.casefold() for known in found}:
+            raise UserError(f"two folders would be called {name!r}: name one of them with NAME=DIR")
+        found[name] = directory
+    return found

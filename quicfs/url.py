@@ -1,6 +1,7 @@
 """Addresses of shares and of sockets as a user writes them.
 
     smb+quic://[user@]host[:port]/share[/path]      smb:// is short for it
+    nfs+quic://host[:port]/export[/path]            nfs:// is short for it
 
 Host names, IPv4 and [IPv6] literals; user, share and path may be percent-encoded. There is no query and
 no fragment: "?" and "#" are part of a name.
@@ -9,17 +10,24 @@ no fragment: "?" and "#" are part of a name.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, unquote
 
 from quicfs.errors import UserError
 
-__all__ = ["DEFAULT_PORT", "Address", "Url", "parse_address", "parse_url"]
+__all__ = ["DEFAULT_PORT", "NFS", "SMB", "Address", "Url", "parse_address", "parse_target", "parse_url"]
 
 DEFAULT_PORT: Final = 443
-_SCHEMES: Final = {"smb+quic": "smb+quic", "smb": "smb+quic"}
-_FORM: Final = "smb+quic://[user@]host[:port]/share[/path]"
+SMB: Final = "smb+quic"
+NFS: Final = "nfs+quic"
+_SCHEMES: Final = {"smb+quic": SMB, "smb": SMB, "nfs+quic": NFS, "nfs": NFS}
+_FORMS: Final = {
+    SMB: "smb+quic://[user@]host[:port]/share[/path]",
+    NFS: "nfs+quic://host[:port]/export[/path]",
+}
+_ANY_FORM: Final = " or ".join(_FORMS.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +47,21 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """One thing on a share. `path` is relative to the share, joined by "/", "" for the share itself."""
+    """One thing on a share. `path` is relative to the share, joined by "/", "" for the share itself.
+
+    NFS calls a share an export; "" is the root that holds all of them.
+    """
 
     address: Address
     share: str
     path: str = ""
     user: str | None = None
+    scheme: str = SMB
 
     @property
     def name(self) -> str:
         """The last component: what a copy of it is called."""
-        return self.path.rpartition("/")[2] or self.share
+        return self.path.rpartition("/")[2] or self.share or self.address.host
 
     def with_path(self, path: str) -> Url:
         return replace(self, path=path)
@@ -60,16 +72,17 @@ class Url:
         if self.address.port == DEFAULT_PORT:
             host = host.removesuffix(f":{DEFAULT_PORT}")
         path = "/".join(quote(part) for part in [self.share, *self.path.split("/")] if part)
-        return f"smb+quic://{user}{host}/{path}"
+        return f"{self.scheme}://{user}{host}/{path}"
 
 
 def parse_url(text: str, *, share_needed: bool = True) -> Url:
     """Raises UserError naming what is wrong. `share` may be "" when it is not needed."""
-    scheme, separator, rest = text.partition("://")
+    name, separator, rest = text.partition("://")
     if not separator:
-        raise UserError(f"{text!r} is no URL: write {_FORM}")
-    if scheme.lower() not in _SCHEMES:
-        raise UserError(f"unknown scheme {scheme!r} in {text!r}: write {_FORM}")
+        raise UserError(f"{text!r} is no URL: write {_ANY_FORM}")
+    scheme = _SCHEMES.get(name.lower())
+    if scheme is None:
+        raise UserError(f"unknown scheme {name!r} in {text!r}: write {_ANY_FORM}")
     authority, _, rest = rest.partition("/")
     user, at, host_port = authority.rpartition("@")
     if ":" in user:
@@ -78,20 +91,33 @@ def parse_url(text: str, *, share_needed: bool = True) -> Url:
             f"{shown} holds a password, which other users could see: leave it out, and use the prompt, "
             "--password-file or QUICFS_PASSWORD"
         )
+    if at and scheme == NFS:
+        raise UserError(f"{text!r} names a user, but NFS has no logins: leave {user}@ out")
     address = _split_host_port(host_port, text, DEFAULT_PORT)
     parts = [_decode(part, text) for part in rest.split("/")]
     share, *path = parts
-    if not share and (share_needed or any(path)):
-        raise UserError(f"{text!r} names no share: write {_FORM}")
+    if not share and (any(path) or (share_needed and scheme == SMB)):
+        raise UserError(f"{text!r} names no share: write {_FORMS[scheme]}")
     path = [part for part in path if part not in {"", "."}]
     if ".." in path:
         raise UserError(f"{text!r} holds '..': write the path without it")
-    return Url(address, share, "/".join(path), _decode(user, text) if at and user else None)
+    return Url(address, share, "/".join(path), _decode(user, text) if at and user else None, scheme)
 
 
 def parse_address(text: str, *, default_port: int | None = None) -> Address:
     """`ADDR:PORT`, `[ADDR]:PORT`, `:PORT` for all addresses; without a port when there is a default."""
     return _split_host_port(text, text, default_port, any_host=True)
+
+
+def parse_target(text: str, ports: Mapping[str, int]) -> tuple[str, Address]:
+    """`SCHEME://HOST[:PORT]` and nothing more: the scheme and the address; `ports` has the schemes and their ports."""
+    form = " or ".join(f"{scheme}://HOST[:PORT]" for scheme in ports)
+    scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
+    host_port, _, path = rest.partition("/")
+    if not separator or scheme not in ports or path or "@" in host_port:
+        raise UserError(f"{text!r} is no address to pass connections on to: write {form}")
+    return scheme, _split_host_port(host_port, text, ports[scheme])
 
 
 def _split_host_port(text: str, whole: str, default_port: int | None, *, any_host: bool = False) -> Address:

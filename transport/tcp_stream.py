@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import islice
@@ -195,37 +196,63 @@ class TcpStream:
             self._queue.clear()
             self._unsent = 0
             self._wake_senders()
+            if self._sent is not None and not self._sent.done():
+                self._sent.set_result(None)
             if self._reader is not None and not self._reader.done():
                 self._reader.set_result(None)
         return self._error
 
     # Closing
 
+    async def send_eof(self) -> None:
+        """End our direction once everything has gone out; the other one goes on. ConnectionError as for `send`."""
+        await self._all_sent()
+        if self._error is not None:
+            raise self._error
+        if not self._closing:
+            with contextlib.suppress(OSError):  # the peer may be gone already
+                self._sock.shutdown(socket.SHUT_WR)
+
+    async def _all_sent(self) -> None:
+        if self._queue and self._error is None:
+            if self._sent is None or self._sent.done():
+                self._sent = self._loop.create_future()
+            await asyncio.shield(self._sent)
+
+    def abort(self) -> None:
+        """Give the connection up at once: the peer sees it reset."""
+        if not self._closing:
+            self._closing = True
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._give_back(reset=True)
+
     async def aclose(self) -> None:
         if self._closing:
             return
         self._closing = True
         try:
-            if self._queue and self._error is None:
-                with contextlib.suppress(TimeoutError):  # a peer that does not read gets no more of our time
-                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                        self._sent = self._loop.create_future()
-                        await self._sent
+            with contextlib.suppress(TimeoutError):  # a peer that does not read gets no more of our time
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._all_sent()
         finally:
             self._give_back()
 
-    def _give_back(self) -> None:
+    def _give_back(self, *, reset: bool = False) -> None:
         fd = self._sock.fileno()
         if fd < 0:
             return
         self._loop.remove_reader(fd)
         self._loop.remove_writer(fd)
-        with contextlib.suppress(OSError):  # the peer may be gone already
-            self._sock.shutdown(socket.SHUT_WR)
+        if not reset:
+            with contextlib.suppress(OSError):  # the peer may be gone already
+                self._sock.shutdown(socket.SHUT_WR)
         self._sock.close()
         self._queue.clear()
         self._unsent = 0
         self._wake_senders()
+        if self._sent is not None and not self._sent.done():
+            self._sent.set_result(None)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 

@@ -24,6 +24,8 @@ COMMANDS: Final = {
     "mkdir": "files",
     "get": "transfer",
     "put": "transfer",
+    "gateway": "gateway",
+    "connect": "gateway",
     "agent": "agent",
     "cert": "cert",
     "user": "user",

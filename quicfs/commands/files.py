@@ -14,7 +14,7 @@ import click
 from quicfs.client import run_on_share, shares_of
 from quicfs.errors import UserError
 from quicfs.options import AgentOptions, UrlParameter, client_options, examples
-from quicfs.url import Url
+from quicfs.url import SMB, Url
 from quicfs.vfs import Attr, DirEntry, FileKind, FileSystem, FsError, Node, OpenFlags, Status
 
 __all__ = ["cat", "ls", "mkdir", "rm", "stat"]
@@ -36,6 +36,7 @@ _TYPE_BITS: Final = {
         "quicfs ls smb://alice@files.example.org/projects",
         "quicfs ls -l smb://[::1]:8443/pub/music",
         "quicfs ls smb://alice@files.example.org           the shares that there are",
+        "quicfs ls nfs+quic://files.example.org/projects",
     )
 )
 @click.option("-l", "--long", "long", is_flag=True, help="Mode, size and time of each as well.")
@@ -43,7 +44,7 @@ _TYPE_BITS: Final = {
 @client_options
 def ls(url: Url, long: bool, agent: AgentOptions, password_file: Path | None) -> None:
     """List a directory, or the shares of a server when the URL names none."""
-    if not url.share:
+    if not url.share and url.scheme == SMB:
         for share in shares_of(url, agent, password_file):
             click.echo(f"{share.name:<20} {share.remark}".rstrip() if long else share.name)
         return

@@ -99,8 +99,8 @@ class Site:
         return cls(place, files, users, share)
 
     @contextmanager
-    def serving(self, *options: str | Path) -> Iterator[str]:
-        """A server of it; gives the start of its URLs, `smb://alice@localhost:PORT/share`."""
+    def serving(self, *options: str | Path, scheme: str = "smb") -> Iterator[str]:
+        """A server of it; gives the start of its URLs, `smb://alice@localhost:PORT/share` or `nfs://localhost:PORT/share`."""
         arguments = [
             "serve",
             self.share,
@@ -113,7 +113,11 @@ class Site:
         ]
         if "--agent" not in options and "--cert" not in options:
             arguments += ["--cert", self.files.cert, "--key", self.files.key]
+        if scheme == "nfs":
+            arguments += ["--nfs", "--no-root-squash"]  # the tests may be root
         log = self.place / "serve.log"
         with running(*arguments, *options, log=log) as (_, line):
             port = line.partition("smb+quic://")[2].partition("/")[0].rpartition(":")[2]
-            yield f"smb://alice@localhost:{port}/share"
+            yield (
+                f"nfs://localhost:{port}/share" if scheme == "nfs" else f"smb://alice@localhost:{port}/share"
+            )

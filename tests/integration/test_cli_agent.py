@@ -11,8 +11,9 @@ import pytest
 
 from quicfs.agents import PrivateAgent, client_net, server_configuration, server_net
 from quicfs.errors import UserError
+from quicfs.listen import listen_streams
 from quicfs.options import AgentOptions
-from quicfs.quic import connect_stream, listen_streams
+from quicfs.quic import connect_stream
 from quicfs.transport.bytestream import ByteStream
 from quicfs.url import Address
 from tests.integration.cli import Site, quicfs, refused, running

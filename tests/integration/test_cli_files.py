@@ -21,9 +21,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site.make(tmp_path_factory.mktemp("site"))
 
 
-@pytest.fixture(scope="module")
-def base(site: Site) -> Iterator[str]:
-    with site.serving() as url:
+@pytest.fixture(scope="module", params=["smb", "nfs"])
+def base(site: Site, request: pytest.FixtureRequest) -> Iterator[str]:
+    with site.serving(scheme=request.param) as url:
         yield url
 
 
@@ -166,9 +166,10 @@ def test_what_cannot_be_written_is_named(
     assert done.returncode == 1 and "1 of the entries" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_read_only_share(site: Site, trust: list[str | Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["smb", "nfs"])
+def test_read_only_share(site: Site, trust: list[str | Path], tmp_path: Path, scheme: str) -> None:
     (tmp_path / "file").write_text("x")
-    with site.serving("--read-only") as url:
+    with site.serving("--read-only", scheme=scheme) as url:
         assert quicfs("ls", url, *trust).returncode == 0
         refused(quicfs("put", tmp_path / "file", f"{url}/new", *trust))
         refused(quicfs("mkdir", f"{url}/new", *trust))

@@ -22,9 +22,15 @@ def site(tmp_path_factory: pytest.TempPathFactory, require) -> Site:  # type: ig
     return Site.make(tmp_path_factory.mktemp("site"))
 
 
+@pytest.fixture(scope="module", params=["smb", "nfs"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def url(site: Site) -> Iterator[str]:
-    with site.serving() as url:
+def url(site: Site, scheme: str) -> Iterator[str]:
+    with site.serving(scheme=scheme) as url:
         yield url
 
 
@@ -98,7 +104,7 @@ def test_in_the_foreground_until_unmounted(
 def test_a_directory_of_the_share_read_only(
     site: Site, url: str, trust: list[str | Path], point: Path
 ) -> None:
-    (site.share / "some" / "where").mkdir(parents=True)
+    (site.share / "some" / "where").mkdir(parents=True, exist_ok=True)
     (site.share / "some" / "where" / "file").write_text("deep")
     assert quicfs("mount", f"{url}/some/where", point, "-o", "ro,attr_timeout=5", *trust).returncode == 0
     try:
@@ -120,8 +126,8 @@ def test_in_use(url: str, trust: list[str | Path], point: Path) -> None:
     wait_until(lambda: not processes_of(point))
 
 
-def test_the_server_comes_back(site: Site, trust: list[str | Path], point: Path) -> None:
-    with site.serving() as url:
+def test_the_server_comes_back(site: Site, scheme: str, trust: list[str | Path], point: Path) -> None:
+    with site.serving(scheme=scheme) as url:
         port = url.partition("localhost:")[2].partition("/")[0]
         assert quicfs("mount", url, point, "-o", "deadline=3", *trust).returncode == 0
         (point / "before").write_text("x")
@@ -130,7 +136,7 @@ def test_the_server_comes_back(site: Site, trust: list[str | Path], point: Path)
         with pytest.raises(OSError):
             (point / "while").write_text("x")
         assert time.monotonic() - begin < 30, "an error within a bounded time"
-        with site.serving("--listen", f"localhost:{port}"):
+        with site.serving("--listen", f"localhost:{port}", scheme=scheme):
             wait_until(lambda: _can_write(point / "after"), 60)
             assert (site.share / "after").read_text() == "x"
     finally:

@@ -11,8 +11,9 @@ import pytest
 
 from quicfs import certs
 from quicfs.agents import client_net, server_net
+from quicfs.listen import listen_streams
 from quicfs.options import AgentOptions
-from quicfs.quic import connect_stream, listen_streams
+from quicfs.quic import connect_stream
 from quicfs.transport.bytestream import ByteStream
 from quicfs.url import Address
 from tests.integration.cli import Site, quicfs
