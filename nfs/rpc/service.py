@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from quicfs.nfs.rpc.errors import RpcErrorCode, RpcStreamError, give_up
 from quicfs.nfs.rpc.exchange import Exchange
@@ -56,6 +56,7 @@ class Peer:
         self.binding = binding
         self.transport: object = self if transport is None else transport
         self.closed = False
+        self.memo: Any = None  # of the upper layer, for what it would otherwise find out with each call
         self._on_close: list[Callable[[Peer], None]] = []
 
     async def open_backchannel(self) -> RpcClient:

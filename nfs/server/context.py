@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quicfs.nfs.rpc.message import Credential
@@ -55,7 +55,6 @@ class Context:
     current_stateid: StateId | None = None  # §16.2.3.1.2
     saved_stateid: StateId | None = None
     room: int = 1 << 20  # bytes that results, the present one included, may still take
-    _callers: dict[int, Caller] = field(default_factory=dict)
 
     def need_current(self) -> Target:
         """NOFILEHANDLE without a current file handle."""
@@ -81,10 +80,19 @@ class Context:
 
     def caller_for(self, export: Export) -> Caller:
         """As whom `export` sees the one who called."""
-        caller = self._callers.get(id(export))
-        if caller is None:
-            caller = self._callers[id(export)] = self.server.caller(self.credential, self.peer, export)
-        return caller
+        return self._seen(export)[2]
+
+    def view(self, export: Export) -> FileSystem:
+        """The tree of `export` with the rights of the one who called."""
+        return self._seen(export)[3]
+
+    def _seen(self, export: Export) -> tuple[Export, Credential, Caller, FileSystem]:
+        """Mostly, a connection carries call after call of one user to one export."""
+        seen: tuple[Export, Credential, Caller, FileSystem] | None = self.peer.memo
+        if seen is None or seen[0] is not export or seen[1] is not self.credential:
+            caller = self.server.caller(self.credential, self.peer, export)
+            seen = self.peer.memo = export, self.credential, caller, export.view(caller)
+        return seen
 
 
 Handler = Callable[[Context, Any], Awaitable[Any]]

@@ -119,6 +119,14 @@ class FileState:
     def idle(self) -> bool:
         return not (self.opens or self.delegations or self.lockers)
 
+    def some_held(self) -> HeldFile | None:
+        """Some open file, whichever it is."""
+        for opened in self.opens.values():
+            return opened.held
+        for delegation in self.delegations.values():
+            return delegation.held
+        return None
+
     def any_held(self) -> HeldFile | None:
         """Some open file; a writable one if there is one."""
         found = [opened.held for opened in self.opens.values()]
@@ -182,7 +190,7 @@ class Files:
     async def attr_of_open(self, raw: bytes) -> Attr | None:
         """Of a file that is open here, also when its last name is gone; None if it is not open."""
         file = self._files.get(raw)
-        held = file.any_held() if file is not None else None
+        held = file.some_held() if file is not None else None
         return None if held is None else await held.file.getattr()
 
     # --- files that were fought over

@@ -95,13 +95,13 @@ class HandleTable:
         when it has no name any more (OPEN4_RESULT_PRESERVE_UNLINKED).
         """
         file = ctx.server.files.get(raw)
-        held = file.any_held() if file is not None else None
+        held = file.some_held() if file is not None else None
         if held is not None:
             export = self._tree.export_of(raw[1:_HEADER_SIZE])  # what is open here is no forgery
             assert export is not None
-            return Target(raw, export, export.view(ctx.caller_for(export)), held.file.node)
+            return Target(raw, export, ctx.view(export), held.file.node)
         kind, export, body = self._opened(raw)
-        fs: FileSystem = self._tree if export is None else export.view(ctx.caller_for(export))
+        fs: FileSystem = self._tree if export is None else ctx.view(export)
         try:
             node, attr = await self._find(kind, fs, body)
         except FsError as error:

@@ -67,7 +67,7 @@ class Tree:
         export = place.export
         if export is None:
             return Target(await self.handles.raw(None, place), None, self.pseudo, place, place.attr)
-        fs = export.view(ctx.caller_for(export))
+        fs = ctx.view(export)
         node = fs.root
         return Target(await self.handles.raw(export, node), export, fs, node, await fs.getattr(node))
 

@@ -16,7 +16,7 @@ from quicfs.nfs.server.exports import Export
 from quicfs.nfs.server.handles import RAW_MAX, HandleTable, handle_key
 from quicfs.nfs.server.pseudo import PseudoTree
 from quicfs.nfs.v4.const import Nfs4Error, Stat
-from quicfs.vfs import Caller, FsError, LocalTree, Node, Status
+from quicfs.vfs import Caller, FileSystem, FsError, LocalTree, Node, Status
 
 KEY = bytes(range(32))
 
@@ -37,8 +37,8 @@ class Caller0:
     def server(self) -> Caller0:
         return self
 
-    def caller_for(self, export: Export) -> Caller:
-        return Caller(0, 0)
+    def view(self, export: Export) -> FileSystem:
+        return export.view(Caller(0, 0))
 
 
 CTX = cast("Context", Caller0())
