@@ -77,14 +77,20 @@ class NfsServer:
         self._laundry = asyncio.get_running_loop().create_task(self._launder())
 
     async def aclose(self) -> None:
-        """What clients have open is closed. On disk they remain known, and may reclaim it at the next start."""
+        """What clients have open is closed. Those that had something may claim it at the next start; the others are not
+        waited for then."""
         if self._laundry is not None:
             self._laundry.cancel()
             await asyncio.gather(self._laundry, return_exceptions=True)
             self._laundry = None
         await self.files.aclose()
+        idle = [client.owner for client in self.clients if client.confirmed and not client.state.any]
         for client in self.clients:
             await self.clients.remove(client)
+        try:
+            await self.recovery.forget(*idle)
+        except OSError as error:
+            _log.error("the list of clients was not brought up to date: %s", error)
         await self.recovery.aclose()
 
     async def sweep(self) -> None:

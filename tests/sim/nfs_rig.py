@@ -12,6 +12,7 @@ towards the client. Everything here is for other tests as well.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -240,7 +241,25 @@ class Rig:
             link.cut()
         self._links.clear()
         await self._settle()
-        await dead.aclose()  # writes nothing
+        # What is to be closed in this process is, but the disk keeps what it had.
+        if self._state is None:
+            await dead.aclose()
+            return
+        kept = self._state.with_name("kept")
+        shutil.copytree(self._state, kept)
+        await dead.aclose()
+        shutil.rmtree(self._state)
+        kept.rename(self._state)
+
+    async def stop(self) -> None:
+        """As an administrator does."""
+        assert self.server is not None
+        stopped, self.server = self.server, None
+        for link in self._links:
+            link.cut()
+        self._links.clear()
+        await self._settle()
+        await stopped.aclose()
 
     def connect(
         self,

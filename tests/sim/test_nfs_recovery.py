@@ -273,6 +273,32 @@ def test_clients_that_say_good_bye_are_not_waited_for(tmp_path: Path) -> None:
     in_rig(tmp_path, body)
 
 
+def test_an_orderly_stop_remembers_those_that_had_something(tmp_path: Path) -> None:
+    async def body(rig: Rig) -> None:
+        busy, idle = await rig.client(b"busy"), await rig.client(b"idle")
+        file = await made(busy, "f")
+        await close(idle, await made(idle, "g"))
+        await rig.stop()
+        await rig.restart()
+        assert rig.server is not None
+        assert rig.server.grace.active
+        await come_back(busy)
+        await reclaimed(busy, file)
+        await busy.reclaim_complete()
+        assert not rig.server.grace.active
+        await come_back(idle)
+        await idle.reclaim_complete()
+        await rig.stop()
+        await rig.restart()
+        await come_back(busy)
+        await busy.reclaim_complete()
+        await rig.stop()
+        await rig.restart()
+        assert not rig.server.grace.active
+
+    in_rig(tmp_path, body)
+
+
 def test_reclaims_are_over_with_reclaim_complete(tmp_path: Path) -> None:
     async def body(rig: Rig) -> None:
         first, second = await rig.client(b"1"), await rig.client(b"2")
