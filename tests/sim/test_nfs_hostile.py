@@ -21,33 +21,25 @@ from quicfs.nfs import limits
 from quicfs.nfs.rpc.errors import RpcError
 from quicfs.nfs.rpc.message import AuthSys, call_header
 from quicfs.nfs.rpc.service import Peer, serve
-from quicfs.nfs.server.fattr import WRITE_ONLY
 from quicfs.nfs.v3 import nfs3
 from quicfs.nfs.v4 import operations_sessions
-from quicfs.nfs.v4.attributes import Attribute, bitmap
+from quicfs.nfs.v4.attributes import Attribute
 from quicfs.nfs.v4.compound import unpack_reply
 from quicfs.nfs.v4.const import (
     PROGRAM,
     VERSION,
     ChannelDirFromClient,
     DataContent,
-    FileType,
     LockType,
     Op,
-    SetxattrOption,
     StableHow,
     Stat,
 )
 from quicfs.nfs.v4.operations_directories import (
-    CreateArgs,
-    CreateType,
-    LinkArgs,
     LookupArgs,
     ReaddirArgs,
-    RemoveArgs,
-    RenameArgs,
 )
-from quicfs.nfs.v4.operations_files import GetattrArgs, PutfhArgs, SetattrArgs, VerifyArgs
+from quicfs.nfs.v4.operations_files import PutfhArgs, SetattrArgs
 from quicfs.nfs.v4.operations_io import (
     AllocateArgs,
     CloneArgs,
@@ -61,18 +53,15 @@ from quicfs.nfs.v4.operations_io import (
 )
 from quicfs.nfs.v4.operations_open import CloseArgs, DelegreturnArgs, LocktArgs, LockuArgs
 from quicfs.nfs.v4.operations_sessions import (
-    BackchannelCtlArgs,
     BindConnToSessionArgs,
     CreateSessionArgs,
     DestroyClientidArgs,
     DestroySessionArgs,
     FreeStateidArgs,
 )
-from quicfs.nfs.v4.operations_xattr import GetxattrArgs, ListxattrsArgs, SetxattrArgs
-from quicfs.nfs.v4.types import ANONYMOUS, CbSecSys, LockOwner, StateId
+from quicfs.nfs.v4.types import ANONYMOUS, LockOwner, StateId
 from quicfs.nfs.xdr import Packer
 from tests.sim.nfs_files import (
-    BOTH,
     ROOT,
     Opened,
     close,
@@ -80,19 +69,18 @@ from tests.sim.nfs_files import (
     lock,
     lock_op,
     made,
-    open_named,
     read,
     read_op,
     write,
     write_op,
 )
+from tests.sim.nfs_requests import EVERYTHING, requests
 from tests.sim.nfs_rig import COMPOUND, FORE, Operation, Pipe, RawClient, Rig, packed, pipe, sequence
 from tests.sim.virtual_loop import run
 
 Body = Callable[[Rig], Awaitable[None]]
 HUGE = 0xFFFFFFFF
 EDGES = ((1 << 63) - 1, 1 << 63, (1 << 63) + 1, (1 << 64) - 4096, (1 << 64) - 1)
-EVERYTHING = ((1 << 87) - 1) & ~WRITE_ONLY
 RECORD = struct.Struct(">I")
 LAST = 0x80000000
 
@@ -382,33 +370,6 @@ def test_more_operations_announced_than_come(tmp_path: Path, count: int) -> None
 # --- lengths
 
 
-def everything(file: Opened, session: bytes) -> list[list[Operation]]:
-    """COMPOUNDs with every kind of variable field."""
-    attributes = {Attribute.MODE: 0o600, Attribute.OWNER: "0", Attribute.OWNER_GROUP: "0"}
-    stateid = file.stateid
-    return [
-        [file.put, read_op(stateid), write_op(stateid, b"data"), (Op.COMMIT, CommitArgs(0, 0))],
-        [file.put, (Op.GETATTR, GetattrArgs(EVERYTHING))],
-        [file.put, (Op.SETATTR, SetattrArgs(stateid, attributes)), (Op.VERIFY, VerifyArgs(attributes))],
-        [file.put, (Op.SETXATTR, SetxattrArgs(SetxattrOption.EITHER, "name", b"value"))],
-        [file.put, (Op.GETXATTR, GetxattrArgs("name")), (Op.LISTXATTRS, ListxattrsArgs(0, 4096))],
-        [*ROOT, (Op.SAVEFH, None), (Op.RENAME, RenameArgs("a", "b"))],
-        [*ROOT, (Op.CREATE, CreateArgs(CreateType(FileType.LNK, linkdata="target"), "link", attributes))],
-        [
-            *ROOT,
-            (Op.CREATE, CreateArgs(CreateType(FileType.DIR), "dir", attributes)),
-            (Op.REMOVE, RemoveArgs("dir")),
-        ],
-        [*ROOT, (Op.READDIR, ReaddirArgs(0, bytes(8), 4096, 4096, bitmap(attributes)))],
-        [file.put, (Op.SAVEFH, None), *ROOT, (Op.LINK, LinkArgs("hard")), (Op.REMOVE, RemoveArgs("hard"))],
-        open_named("file", BOTH, 0),
-        [file.put, lock_op(file), (Op.LOCKT, LocktArgs(LockType.WRITE, 0, HUGE, LockOwner(0, b"owner")))],
-        [(Op.TEST_STATEID, operations_sessions.TestStateidArgs([stateid, stateid]))],
-        [file.put, (Op.SAVEFH, None), (Op.COPY, CopyArgs(stateid, stateid, 0, 100, 4, True, True, []))],
-        [(Op.BACKCHANNEL_CTL, BackchannelCtlArgs(1, [CbSecSys(1, "x", 0, 0, [1, 2])]))],
-    ]
-
-
 @pytest.mark.parametrize("value", [HUGE, 0x7FFFFFFF, 0x80000000, 0x10000, 0])
 def test_every_word_of_every_operation_replaced(tmp_path: Path, value: int) -> None:
     """Lengths and numbers of elements are among them. What an operation may do with its other fields is its own
@@ -421,7 +382,7 @@ def test_every_word_of_every_operation_replaced(tmp_path: Path, value: int) -> N
         tracemalloc.start()
         tried = 0
         worst = 0.0
-        for operations in everything(file, client.session):
+        for operations in requests(file):
             probe = operations_of(packed([sequence(bytes(16), 0), *operations]))
             first = len(operations_of(packed([sequence(bytes(16), 0)])))
             for place in range(first, len(probe), 4):
