@@ -6,7 +6,7 @@ from typing import Final
 
 # --- RPC
 MAX_MESSAGE: Final = 4 << 20  # of one RPC message: four times the largest READ or WRITE
-MIN_MESSAGE: Final = 20  # the shortest that there is: a call rejected with AUTH_ERROR (RFC 5531 §9)
+BURST: Final = 256  # messages that are told apart in what has come; the rest of it waits as it is
 MAX_FRAGMENTS: Final = 1_024  # records of one message (RFC 5531 §11)
 SILENCE_S: Final = 30.0  # within a message that has begun; then the stream is given up
 MAX_AUTH: Final = 400  # body of a credential or a verifier (RFC 5531 §8.2)

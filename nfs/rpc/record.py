@@ -17,7 +17,6 @@ from quicfs.transport.bytestream import ByteStream
 _LAST: Final = 0x80000000
 _HEADER: Final = 4
 _CHUNK: Final = 1 << 20
-_SOME_SHORT: Final = 64
 
 
 class RecordError(RpcStreamError):
@@ -28,11 +27,12 @@ class RecordBuffer:
     """Bytes in, whole messages out. A message that came in one piece is a view of it; others are copied once, into a
     buffer that grows with what comes."""
 
-    __slots__ = ("_fragments", "_known", "_last", "_rest", "_target", "limit")
+    __slots__ = ("_fragments", "_known", "_last", "_later", "_rest", "_target", "limit")
 
     def __init__(self, limit: int = limits.MAX_MESSAGE) -> None:
         self.limit = limit
         self._rest = memoryview(b"")  # less than a header
+        self._later = memoryview(b"")  # what has not been looked at
         self._target: bytearray | None = None  # what came of a message under way
         self._known = 0  # bytes that its records so far announced
         self._last = True
@@ -43,15 +43,25 @@ class RecordBuffer:
         """Whether a message has begun and not ended."""
         return self._target is not None or bool(self._rest)
 
+    def more(self) -> list[memoryview]:
+        """Messages that have come and were not returned yet."""
+        if not self._later:
+            return []
+        data, self._later = self._later, memoryview(b"")
+        return self.feed(data)
+
     def feed(self, data: memoryview) -> list[memoryview]:
-        """The messages that end in `data`, in order. RecordError for what is not allowed."""
+        """The messages that end in `data`, in order; after `limits.BURST` of them the others wait for `more`, to be
+        called before the next piece comes. RecordError for what is not allowed."""
         found: list[memoryview] = []
         if self._rest:
             data = memoryview(b"".join((self._rest, data)))
             self._rest = memoryview(b"")
         at, size = 0, len(data)
-        most = _SOME_SHORT + size // (_HEADER + limits.MIN_MESSAGE)
         while at < size:
+            if len(found) >= limits.BURST:  # each takes far more room here than it took to send
+                self._later = data[at:]
+                break
             target = self._target
             if target is None or len(target) == self._known:  # a record begins
                 if size - at < _HEADER:
@@ -62,8 +72,6 @@ class RecordBuffer:
                 length = mark & ~_LAST
                 if target is None and mark & _LAST and length <= size - at and length <= self.limit:
                     found.append(data[at : at + length])
-                    if len(found) > most:  # each takes far more room here than it took to send
-                        raise RecordError(f"{len(found)} messages in {at} bytes: too short to be any")
                     at += length
                     continue
                 target = self._begin(length, last=bool(mark & _LAST))
@@ -103,6 +111,8 @@ class MessageReader:
         the stream breaks.
         """
         buffer = self._buffer
+        if found := buffer.more():
+            return found
         while True:
             if buffer.partial:
                 piece = await self._rest()

@@ -66,6 +66,11 @@ class Pipe:
         self._ended = False
         self._closed = False
         self._error: ConnectionError | None = None
+        self._stopped: asyncio.Event | None = None
+
+    def stop_sending(self) -> None:
+        """The other end takes nothing more: whoever sends waits."""
+        self._stopped = asyncio.Event()
 
     async def recv(self, limit: int = 1 << 20) -> memoryview:
         while not self._arrived:
@@ -84,6 +89,9 @@ class Pipe:
         if self._error is not None or self._closed:
             raise self._error or ConnectionError("the stream was closed here")
         data = memoryview(b"".join(parts))
+        if self._stopped is not None:
+            await self._stopped.wait()
+            raise self._error or ConnectionError("cut")
         if self.delay:
             asyncio.get_running_loop().call_later(self.delay, self.other.arrive, data)
         else:
@@ -103,6 +111,8 @@ class Pipe:
         self._error = ConnectionError(why)
         self._arrived.clear()
         self._wake.set()
+        if self._stopped is not None:
+            self._stopped.set()
 
     def cut(self, why: str = "cut") -> None:
         """Both ends."""

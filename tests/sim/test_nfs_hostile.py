@@ -614,6 +614,31 @@ def test_calls_that_make_no_sense_are_answered_so(
 # --- plenty
 
 
+def test_calls_that_nobody_takes_the_replies_of(tmp_path: Path) -> None:
+    """As many small calls as a stream takes, and not a byte read: what waits here is about what came."""
+
+    async def body(rig: Rig) -> None:
+        client = await rig.client()
+        null = record(rpc_call(b"", procedure=0))
+        burst = null * ((1 << 20) // len(null))
+        streams = [raw_stream(rig) for _ in range(8)]
+        for ours, _ in streams:
+            ours.other.stop_sending()
+        tracemalloc.start()
+        for ours, _ in streams:
+            await ours.send(burst)
+        await asyncio.sleep(1)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < len(streams) * (len(burst) + (1 << 20)) + (8 << 20), f"{peak >> 20} MiB"
+        await well(client)
+        for ours, task in streams:
+            ours.cut()
+            await task
+
+    in_rig(tmp_path, body)
+
+
 def test_clients_without_number(tmp_path: Path) -> None:
     """EXCHANGE_ID under ever new names: what is kept of them is bounded, and those who work keep their state."""
 

@@ -116,3 +116,18 @@ def test_silence_between_messages_is_no_mistake() -> None:
         assert [bytes(message) for message in await reading] == [b"hello"]
 
     asyncio.run(main())
+
+
+def test_a_flood_of_small_messages_is_told_apart_little_by_little() -> None:
+    """A view of a message takes far more room than a message of a few bytes."""
+    count = 5 * limits.BURST // 2
+    wire = b"".join(
+        (0x80000000 | 4).to_bytes(4, "big") + number.to_bytes(4, "big") for number in range(count)
+    )
+    buffer = RecordBuffer()
+    bursts = [buffer.feed(memoryview(wire + b"\x80\0"))]
+    while more := buffer.more():
+        bursts.append(more)
+    assert [len(burst) for burst in bursts] == [limits.BURST, limits.BURST, limits.BURST // 2]
+    assert [int.from_bytes(message, "big") for burst in bursts for message in burst] == list(range(count))
+    assert buffer.partial and buffer.feed(memoryview(b"\0\1x")) == [b"x"]
