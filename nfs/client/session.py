@@ -30,8 +30,9 @@ _log = logging.getLogger("quicfs.nfs")
 
 _FIRST_DELAY_S: Final = 0.01
 _LONGEST_DELAY_S: Final = 1.0
-_MAX_SENDINGS: Final = 8
-"""Of one request whose stream is lost each time: then it is the request that breaks the stream."""
+_MAX_LOSSES: Final = 8
+"""Of streams of one connection that carry the same request: then it is the request that breaks them. A server that is
+started again and again breaks no more than there are streams each time."""
 
 _GONE: Final = frozenset({Stat.BADSESSION, Stat.DEADSESSION, Stat.STALE_CLIENTID, Stat.EXPIRED})
 # The server has carried out nothing of it, and the sequence ID of the slot is as before (§18.46.3).
@@ -44,7 +45,9 @@ Reconnect = Callable[["Session", float], Awaitable[None]]
 
 
 class _Request:
-    __slots__ = ("cache", "credential", "operations", "orphaned", "sendings", "slot", "unknown")
+    __slots__ = (
+        "cache", "credential", "losses", "operations", "orphaned", "sendings", "slot", "unknown", "way_of_loss",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -60,7 +63,16 @@ class _Request:
         self.cache = cache
         self.orphaned = orphaned
         self.sendings = 0
+        self.losses = 0  # of streams of this channel, while the request was on them
+        self.way_of_loss: Channel | None = None
         self.unknown = False  # whether the server has seen it
+
+    def lost(self, channel: Channel) -> int:
+        """Count the loss of a stream: how many it were of this channel."""
+        if self.way_of_loss is not channel:
+            self.way_of_loss, self.losses = channel, 0
+        self.losses += 1
+        return self.losses
 
 
 class Session:
@@ -220,7 +232,7 @@ class Session:
             return unpack_reply(unpacker)
         except RpcLost as lost:
             request.unknown = before or lost.sent
-            if request.sendings >= _MAX_SENDINGS:
+            if request.lost(channel) >= _MAX_LOSSES:
                 raise FsError(Status.IO, f"the server ends every stream that carries this: {lost}") from lost
             return None
         except TimeoutError:
