@@ -33,7 +33,7 @@ class Attributes:
         if handle is not None:
             return context.layout.pack(self._of_handle(handle))
         assert path is not None
-        entry = context.cache.get(path) or context.look_up(path)
+        entry = context.entry(path)
         attr = entry.attr
         if attr is None:
             raise FsError(Status.NOT_FOUND)

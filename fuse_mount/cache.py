@@ -8,6 +8,7 @@ what can be lost in a race is a remembered value, never a change.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -42,22 +43,29 @@ class Entry:
 
 
 class Listing:
-    """All entries of one directory."""
+    """All entries of one directory; None once names of ours were added, and then it only tells what is not there."""
 
-    __slots__ = ("_folded", "entries", "expires")
+    __slots__ = ("_folded", "count", "entries", "expires")
 
     def __init__(self, entries: Sequence[DirEntry], expires: float) -> None:
-        self.entries = entries
+        self.entries: Sequence[DirEntry] | None = entries
         self.expires = expires
-        self._folded: frozenset[str] | None = None
+        self.count = len(entries)
+        self._folded: set[str] | None = None
 
     def excludes(self, name: str) -> bool:
         """Whether nothing can be found under `name`, also where the server ignores case or has short names."""
-        if "~" in name:
-            return False
+        return "~" not in name and name.casefold() not in self._names()
+
+    def add(self, name: str) -> None:
+        """We gave something this name."""
+        self._names().add(name.casefold())
+        self.entries = None
+
+    def _names(self) -> set[str]:
         if self._folded is None:
-            self._folded = frozenset(entry.name.casefold() for entry in self.entries)
-        return name.casefold() not in self._folded
+            self._folded = {entry.name.casefold() for entry in self.entries or ()}
+        return self._folded
 
 
 class Cache:
@@ -107,7 +115,8 @@ class Cache:
             path = prefix + entry.name.encode("utf-8", "surrogateescape")
             old = self._entries.get(path)
             same = old is not None and old.attr is not None and old.attr.fileid == entry.attr.fileid
-            self.put(path, entry.attr, old.node if old is not None and same else None, ticket)
+            node = old.node if old is not None and same else None
+            self.put(path, entry.attr, entry.node or node, ticket)
 
     def touch(self, path: bytes) -> None:
         """`path` changes, or did: forget it, and what is on its way about it."""
@@ -122,12 +131,20 @@ class Cache:
             if path != but:
                 self.touch(path)
 
-    def touch_names(self, directory: bytes) -> None:
-        """A name in `directory` comes or goes: its listing and its own times change."""
+    def touch_names(self, directory: bytes, name: bytes | None = None) -> None:
+        """A name in `directory` comes or goes: its listing and its own times change.
+
+        `name`: the only one that can have come; what else is not there is still known then."""
         self.touch(directory)
-        listing = self._listings.pop(directory, None)
-        if listing is not None:
-            self._listed -= len(listing.entries)
+        listing = self._listings.get(directory)
+        if listing is None:
+            return
+        if name is not None and listing.count < self._max_listing:
+            listing.add(os.fsdecode(name))
+            listing.count += 1
+            self._listed += 1
+        elif self._listings.pop(directory, None) is not None:
+            self._listed -= listing.count
 
     def touch_all(self) -> None:
         """Paths are not what they were: a directory was renamed, the server came back."""
@@ -140,7 +157,7 @@ class Cache:
         listing = self._listings.get(directory)
         if listing is not None and listing.expires < time.monotonic():
             if self._listings.pop(directory, None) is not None:
-                self._listed -= len(listing.entries)
+                self._listed -= listing.count
             return None
         return listing
 
@@ -152,7 +169,7 @@ class Cache:
             return
         old = self._listings.pop(directory, None)
         if old is not None:
-            self._listed -= len(old.entries)
+            self._listed -= old.count
         self._listings[directory] = Listing(entries, expires)
         self._listed += len(entries)
         while self._listed > self._max_listing and self._listings:
@@ -160,4 +177,4 @@ class Cache:
                 oldest = self._listings.pop(next(iter(self._listings)))
             except (KeyError, RuntimeError, StopIteration):
                 break
-            self._listed -= len(oldest.entries)
+            self._listed -= oldest.count

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from quicfs.fuse_mount.cache import Cache, Entry
 from quicfs.fuse_mount.crossing import Crossing
 from quicfs.fuse_mount.handles import HandleTable, SharedFile
+from quicfs.fuse_mount.neighbours import Neighbours
 from quicfs.fuse_mount.options import MountOptions
 from quicfs.fuse_mount.stat_layout import StatLayout
 from quicfs.vfs import Attr, FileSystem, FsError, Node, Status
@@ -66,6 +67,7 @@ class Context:
             max_listing=options.max_listing,
         )
         self.handles = HandleTable(crossing, options, self._written)
+        self._neighbours = Neighbours(self)
 
     def _written(self, shared: SharedFile) -> None:
         for handle in list(shared.handles):
@@ -83,7 +85,7 @@ class Context:
         cache = self.cache
         ticket = cache.ticket()
         name = relative(path)
-        listing = cache.listing(parent_of(path))
+        listing = cache.listing(parent_of(path)) if name else None  # the root has no name to look for
         if listing is not None and listing.excludes(posixpath.basename(name)):
             return Entry(None, None, listing.expires)
         ends = self.handles.ends()
@@ -102,7 +104,7 @@ class Context:
 
     def entry(self, path: bytes) -> Entry:
         """What is known, or learned now. `attr` None: nothing is there."""
-        return self.cache.get(path) or self.look_up(path)
+        return self.cache.get(path) or self._neighbours.look(path) or self.look_up(path)
 
     def node(self, path: bytes) -> Node:
         """Raises NOT_FOUND."""
@@ -141,7 +143,7 @@ class Context:
     def names_changed(self, path: bytes) -> None:
         """The name `path` came, went, or leads elsewhere."""
         self.cache.touch(path)
-        self.cache.touch_names(parent_of(path))
+        self.cache.touch_names(parent_of(path), posixpath.basename(path))
 
     def child(self, function: Callable[..., Awaitable[T]], path: bytes, *args: Any, **kwargs: Any) -> T:
         """`function(root, path, ...)`, which makes, removes or opens the name; forgotten in any case, as an

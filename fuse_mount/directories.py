@@ -116,13 +116,14 @@ class Directories:
         """A scan from the start: from memory, if the whole directory is there."""
         cache = self._context.cache
         listing = cache.listing(directory.path)
-        directory.entries = () if listing is None else listing.entries
-        directory.eof = listing is not None
+        known = None if listing is None else listing.entries
+        directory.entries = known or ()
+        directory.eof = known is not None
         directory.starts = [len(_DOTS)]
         directory.cookies = [0]
         directory.first = len(_DOTS)
         directory.ahead = None
-        directory.whole = [] if listing is None else None
+        directory.whole = [] if known is None else None
         directory.ticket = cache.ticket()
         directory.read_at = time.monotonic()
 

@@ -10,6 +10,7 @@ what is later asked under the hidden name goes through the open file.
 from __future__ import annotations
 
 import os
+import time
 from typing import Final
 
 from quicfs.fuse_mount.context import FUSE_UNLINK, Context, is_hidden, relative
@@ -27,8 +28,10 @@ class Names:
 
     def mkdir(self, path: bytes, mode: int) -> None:
         context = self._context
+        began = time.monotonic()
         node, attr = context.child(context.fs.mkdir, path, mode & 0o7777)
         context.changed(path, attr, node)
+        context.cache.put_listing(path, (), context.cache.ticket(), began)
 
     def mknod(self, path: bytes, mode: int, device: int) -> None:
         """`mode` with the type of stat(2); no type is a regular file. mknod(2): NOT_PERMITTED where there is no way to

@@ -147,6 +147,7 @@ class DirEntry:
     name: str
     attr: Attr
     cookie: int  # continue after this entry
+    node: Node | None = None  # where it comes at no further cost
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def _read_names(fd: int) -> Names:
     return [cookie for cookie, _ in listing], [name for _, name in listing]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalEntry(DirEntry):
     key: ObjectKey
 
@@ -112,7 +112,7 @@ class Listings:
                     except FileNotFoundError:
                         pass  # removed since the names were read
                     else:
-                        entries.append(LocalEntry(os.fsdecode(raw), attr, cookies[position], key))
+                        entries.append(LocalEntry(os.fsdecode(raw), attr, cookies[position], key=key))
                     position += 1
             if position == len(cookies) or len(entries) == limit:
                 break

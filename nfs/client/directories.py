@@ -20,7 +20,7 @@ __all__ = ["page"]
 _ENTRY: Final = 256  # bytes that an entry takes on the wire, rather more than fewer
 _NAME: Final = 48  # of these, without attributes (dircount)
 _LEAST: Final = 8192
-_WANTED: Final = ATTR | 1 << Attribute.RDATTR_ERROR
+_WANTED: Final = ATTR | 1 << Attribute.RDATTR_ERROR | 1 << Attribute.FILEHANDLE
 
 
 async def page(fs: NfsFileSystem, directory: NfsNode, cookie: int, limit: int) -> DirPage:
@@ -39,7 +39,10 @@ async def page(fs: NfsFileSystem, directory: NfsNode, cookie: int, limit: int) -
         if Attribute.FILEID not in attributes:
             # §5.8.1.12: only the error of this object; it may be gone in the meantime
             continue
-        entries.append(DirEntry(entry.name, attr_of(attributes), entry.cookie))
+        attr = attr_of(attributes)
+        fh = attributes.get(Attribute.FILEHANDLE)
+        node = fs.nodes.at(fh, attr.fileid, (directory, entry.name)) if fh else None
+        entries.append(DirEntry(entry.name, attr, entry.cookie, node))
     if not entries and found and not result.eof:
         return await page(fs, directory, found[-1].cookie, limit)
     return DirPage(entries, result.eof and len(found) == len(result.entries))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -125,3 +126,22 @@ def test_other_names_of_an_object() -> None:
     cache.touch_object(ATTR.fileid, b"/a")
     assert cache.get(b"/a") is not None
     assert cache.get(b"/b") is None
+
+
+def test_a_name_of_ours_leaves_the_others_unknown_as_they_were() -> None:
+    cache = make()
+    cache.put_listing(b"/d", entries("a"), cache.ticket(), time.monotonic())
+    cache.touch_names(b"/d", b"new")
+    listing = cache.listing(b"/d")
+    assert listing is not None and listing.entries is None  # it is no listing any more
+    assert listing.excludes("other") and not listing.excludes("NEW") and not listing.excludes("a")
+    cache.touch_names(b"/d")
+    assert cache.listing(b"/d") is None
+
+
+def test_nodes_come_with_a_listing_where_they_are_known() -> None:
+    cache, node = make(), Thing()
+    listed = replace(entries("a")[0], node=node)
+    cache.put_listed(b"/", [listed], cache.ticket())
+    found = cache.get(b"/a")
+    assert found is not None and found.node is node
