@@ -150,6 +150,7 @@ class Result:
     beside: list[float] = field(default_factory=list)
     alone_s: list[float] = field(default_factory=list)  # processor time of the server
     beside_s: list[float] = field(default_factory=list)
+    passed_s: list[float] = field(default_factory=list)  # wall time beside the flood
     grown: int = 0  # bytes of the server's memory
 
     @property
@@ -157,9 +158,11 @@ class Result:
         return statistics.median(self.beside) / statistics.median(self.alone)
 
     @property
-    def effort(self) -> float:
-        """The same as the server's processor time for a byte has it: of use where others load the machine."""
-        return statistics.median(self.alone_s) / statistics.median(self.beside_s)
+    def share(self) -> float:
+        """Of one processor, that the server used for the flood while it served the download too."""
+        return (statistics.median(self.beside_s) - statistics.median(self.alone_s)) / statistics.median(
+            self.passed_s
+        )
 
 
 def _download(port: int, ca: Path, size: int) -> float:
@@ -202,8 +205,9 @@ def measure(kind: str, rate: float, runs: int, size: int) -> Result:
                     assert attacker.stdout is not None
                     assert attacker.stdout.readline(), "the attacker did not start"
                     time.sleep(_UNDER_WAY_S)
-                    begin = _processor_s(process.pid)
+                    begin, since = _processor_s(process.pid), time.monotonic()
                     result.beside.append(_download(port, files.ca, size))
+                    result.passed_s.append(time.monotonic() - since)
                     result.beside_s.append(_processor_s(process.pid) - begin)
                     assert attacker.poll() is None, "the attacker gave up"
                 finally:
@@ -229,17 +233,17 @@ def main(arguments: list[str]) -> int:
         console.print("raw sockets need root")
         return 1
     table = Table(title=f"A download beside {options.rate:.0f} hostile datagrams a second")
-    for title in ("flood", "alone, Gbit/s", "beside it", "ratio", "by processor time", "memory grown, KiB"):
+    for title in ("flood", "alone, Gbit/s", "beside it", "ratio", "of a processor", "memory grown, KiB"):
         table.add_column(title, justify="left" if title == "flood" else "right")
     for kind in options.kind or KINDS:
         console.print(kind, style="dim")
         result = measure(kind, options.rate, options.runs, options.bytes)
         alone, beside = statistics.median(result.alone), statistics.median(result.beside)
         print(
-            f"floods.{kind.replace(' ', '-')} {beside:.3f} {alone:.3f} {result.ratio:.2f} {result.effort:.2f}",
+            f"floods.{kind.replace(' ', '-')} {beside:.3f} {alone:.3f} {result.ratio:.2f} {result.share:.2f}",
             flush=True,
         )
-        ratios = f"{result.ratio:.2f}", f"{result.effort:.2f}"
+        ratios = f"{result.ratio:.2f}", f"{result.share:.2f}"
         table.add_row(kind, f"{alone:.2f}", f"{beside:.2f}", *ratios, str(result.grown >> 10))
     Console().print(table)
     return 0
