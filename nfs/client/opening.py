@@ -154,7 +154,9 @@ async def _open(
     fs.keep(file)
     fs.delegations.opened(file, place, opened.delegation)
     try:
-        created = how is not None and bool(opened.attrset & _MODE_SET)
+        # (nfs-ganesha names the attributes also of a file that it found.)
+        changed = opened.cinfo.before != opened.cinfo.after
+        created = how is not None and bool(opened.attrset & _MODE_SET) and changed
         if how is not None and how.mode is CreateMode.EXCLUSIVE4_1:
             created = True
             attr = await _finish_exclusive(file, attr, opened.attrset, mode)

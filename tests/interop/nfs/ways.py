@@ -1,0 +1,83 @@
+"""Our programs as processes of their own, and the ways that lead to an NFS server through them."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from quicfs.certs import CertificateFiles
+from tests.interop.peers.processes import free_port, server
+
+HOST = "127.0.0.1"
+EXPORT = "data"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where clients find an export on TCP."""
+
+    port: int
+    folder: Path
+    export: str = EXPORT
+    mount_port: int = 0
+
+    def url(self, path: str = "", version: int = 3) -> str:
+        """As libnfs writes it."""
+        mount_port = self.mount_port or self.port
+        return (
+            f"nfs://{HOST}/{self.export}{path}?nfsport={self.port}&mountport={mount_port}&version={version}"
+        )
+
+
+@contextlib.contextmanager
+def quicfs(protocol: str, port: int, log: Path, *arguments: str) -> Iterator[None]:
+    """`quicfs ARGUMENTS...`, once it listens on `port`."""
+    with server([sys.executable, "-m", "quicfs", *arguments], protocol, port, log):
+        yield
+
+
+@contextlib.contextmanager
+def serving(directory: Path, certificates: CertificateFiles, way: str) -> Iterator[Place]:
+    """`quicfs serve` with a folder of its own, reached by `way`: "tcp", or "quic" by way of `quicfs connect`."""
+    folder = directory / "served"
+    folder.mkdir()
+    tcp, quic = free_port(), free_port()
+    with contextlib.ExitStack() as stack:
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
+        environment.setenv("STATE_DIRECTORY", str(directory / "state"))
+        stack.enter_context(
+            quicfs(
+                "tcp", tcp, directory / "serve.log",
+                "serve", f"{EXPORT}={folder}", "--no-smb", "--no-root-squash", "--nfs-tcp", f"{HOST}:{tcp}",
+                "--listen", f"{HOST}:{quic}", "--cert", str(certificates.cert), "--key", str(certificates.key),
+            )
+        )  # fmt: skip
+        if way == "quic":
+            stack.enter_context(connecting(directory, certificates, quic, tcp := free_port()))
+        yield Place(tcp, folder)
+
+
+@contextlib.contextmanager
+def connecting(directory: Path, certificates: CertificateFiles, quic: int, tcp: int) -> Iterator[None]:
+    """`quicfs connect` from the TCP port to the QUIC port."""
+    with quicfs(
+        "tcp", tcp, directory / "connect.log",
+        "connect", "--listen", f"{HOST}:{tcp}", "--to", f"nfs+quic://localhost:{quic}", "--ca", str(certificates.ca),
+    ):  # fmt: skip
+        yield
+
+
+@contextlib.contextmanager
+def gateway(directory: Path, certificates: CertificateFiles, tcp: int, quic: int) -> Iterator[None]:
+    """`quicfs gateway` from the QUIC port to the TCP port."""
+    with quicfs(
+        "udp", quic, directory / "gateway.log",
+        "gateway", "--to", f"nfs://{HOST}:{tcp}", "--listen", f"{HOST}:{quic}",
+        "--cert", str(certificates.cert), "--key", str(certificates.key),
+    ):  # fmt: skip
+        yield
