@@ -20,7 +20,7 @@ HOST = "localhost"
 PASSWORD = "correct horse battery staple"
 TIMEOUT_S = 60.0
 _SFTP_CIPHER = "aes128-gcm@openssh.com"  # the one that quicfs has; OpenSSH's default is a slower one
-_NFS = "--nfs"
+_NFS = ("--nfs", "--no-smb", "--no-root-squash")
 
 
 class Mounted(ABC):
@@ -61,18 +61,22 @@ class Quicfs(Mounted):
     def serving(self, folder: Path, place: Path) -> Iterator[None]:
         self._port = free_port()
         files = certs.create(place / "certificates", [HOST, "127.0.0.1"])
-        _quicfs("user", "add", "perf", "--users", str(place / "users"))
+        users = place / "users"
+        _quicfs("user", "add", "perf", "--users", str(users))
         command = [
+            *("env", f"STATE_DIRECTORY={place}"),  # a server's state is its own
             *(sys.executable, "-m", "quicfs", "serve", str(folder), "--share", "share", *self._options),
-            *("--listen", f"127.0.0.1:{self._port}", "--users", str(place / "users")),
+            *("--listen", f"127.0.0.1:{self._port}"),
             *("--cert", str(files.cert), "--key", str(files.key)),
+            *(() if self._options else ("--users", str(users))),
         ]
         with server(command, "udp", self._port, place / "serve.log"):
             yield
 
     @contextmanager
     def mounted(self, point: Path, place: Path) -> Iterator[None]:
-        url = f"{self._scheme}://perf@{HOST}:{self._port}/share"
+        user = "" if self._options else "perf@"
+        url = f"{self._scheme}://{user}{HOST}:{self._port}/share"
         _quicfs("mount", url, str(point), "--ca", str(place / "certificates" / "ca.pem"))
         try:
             yield
@@ -158,7 +162,7 @@ class Sshfs(Mounted):
 
 
 MOUNTS: tuple[Mounted, ...] = (
-    Quicfs("quicfs", "nfs+quic", _NFS),
+    Quicfs("quicfs", "nfs+quic", *_NFS),
     Quicfs("quicfs-smb", "smb+quic"),
     Sshfs(),
 )

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from quicfs import certs
 from tests.interop.peers.processes import ProcessFailed, free_port, run, server
 from tests.perf.figures import OURS, Figure
 from tests.perf.mounts import help_of_serve
@@ -59,9 +60,11 @@ class Quicfs(NfsPeer):
 
     def serving(self, folder: Path, state: Path) -> Iterator[Served]:
         port = free_port()
+        files = certs.create(state / "certificates", [HOST])
         command = [
-            *(sys.executable, "-m", "quicfs", "serve", str(folder), "--share", "export"),
-            *("--nfs-tcp", f"{HOST}:{port}", "--nfs-only"),
+            *(sys.executable, "-m", "quicfs", "serve", str(folder), "--share", "export", "--no-smb", "--nfs"),
+            *("--nfs-tcp", f"{HOST}:{port}", "--listen", f"{HOST}:0", "--no-root-squash"),
+            *("--cert", str(files.cert), "--key", str(files.key)),
         ]
         with server(command, "tcp", port, state / "log"):
             yield Served(port, port, "/export")
