@@ -92,7 +92,9 @@ class RpcClient:
         try:
             await self.stream.send(*gather.take())
         except ConnectionError as error:
-            raise RpcLost(f"the stream to {self.peer.name} broke: {error}", sent=True) from error
+            # At once, and not only when the reader hears of it: nobody else is to try this stream.
+            self.lost(why := f"the stream to {self.peer.name} broke: {error}")
+            raise RpcLost(why, sent=True) from error
 
     def _results(self, message: memoryview) -> Unpacker:
         try:

@@ -11,6 +11,8 @@ from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from typing import Self
 
+from quicfs import certs
+
 START_S = 30.0
 
 
@@ -29,9 +31,10 @@ def free_port() -> int:
 
 
 async def _start(module: str, *args: str, log: Path) -> Process:
+    environment = os.environ | {"XDG_STATE_HOME": str(log.parent / "home")}
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *args, stdin=PIPE, stdout=PIPE, stderr=output, env=dict(os.environ)
+            sys.executable, "-m", module, *args, stdin=PIPE, stdout=PIPE, stderr=output, env=environment
         )
 
 
@@ -39,7 +42,7 @@ async def _said(process: Process, what: str, log: Path) -> None:
     assert process.stdout is not None
     async with asyncio.timeout(START_S):
         line = await process.stdout.readline()
-    if line.decode().strip() != what:
+    if not line.decode().startswith(what):
         raise TrialFailed(f"{what!r} was expected, {line!r} came", log)
 
 
@@ -50,27 +53,31 @@ async def _kill(process: Process) -> None:
 
 
 class Server:
-    """On `directory/tree`, always on the same port."""
+    """On `directory/tree`, always on the same port; it forgets what was not committed. `where`: see `mounting`."""
+
+    first_line = "serving"
 
     def __init__(self, directory: Path, lease: float) -> None:
         self.tree = directory / "tree"
         self.tree.mkdir(exist_ok=True)
         self.port = free_port()
         self.lease = lease
-        self._state = directory / "state"
+        self.directory = directory
         self._log = directory / "server.log"
         self._process: Process | None = None
 
+    @property
+    def where(self) -> str:
+        return f"tcp:{self.port}"
+
+    @property
+    def command(self) -> list[str]:
+        state = self.directory / "state"
+        return ["tests.crash.server", str(self.tree), str(state), str(self.port), str(self.lease)]
+
     async def start(self) -> None:
-        self._process = await _start(
-            "tests.crash.server",
-            str(self.tree),
-            str(self._state),
-            str(self.port),
-            str(self.lease),
-            log=self._log,
-        )
-        await _said(self._process, "serving", self._log)
+        self._process = await _start(*self.command, log=self._log)
+        await _said(self._process, self.first_line, self._log)
 
     async def kill(self) -> None:
         if self._process is not None:
@@ -84,23 +91,51 @@ class Server:
         await self.kill()
 
 
+class QuicfsServe(Server):
+    """`quicfs serve --nfs`, on QUIC."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, 90.0)
+        self._files = certs.create(directory / "certs", ("localhost",))
+        self.first_line = f"serving {self.tree}"
+
+    @property
+    def where(self) -> str:
+        return f"quic:{self.port}:{self._files.ca}"
+
+    @property
+    def command(self) -> list[str]:
+        certificate = ("--cert", str(self._files.cert), "--key", str(self._files.key))
+        listen = ("--listen", f"localhost:{self.port}")
+        return [
+            "quicfs",
+            "serve",
+            f"export={self.tree}",
+            "--nfs",
+            "--no-smb",
+            "--no-root-squash",
+            *listen,
+            *certificate,
+        ]
+
+
 class Writer:
     """`sent`: how many of its records the server has; `kept`: how many it knows to be on disk."""
 
-    def __init__(self, directory: Path, port: int, name: str, seed: int) -> None:
+    def __init__(self, server: Server, name: str, seed: int) -> None:
         self.name = name
         self.seed = seed
         self.sent = self.kept = 0
         self.done = False
-        self._port = port
-        self._log = directory / "writer.log"
+        self._where = server.where
+        self._log = server.directory / "writer.log"
         self._more = asyncio.Event()
         self._process: Process
         self._reader: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
         self._process = await _start(
-            "tests.crash.writer", str(self._port), self.name, str(self.seed), log=self._log
+            "tests.crash.writer", self._where, self.name, str(self.seed), log=self._log
         )
         await _said(self._process, "ready", self._log)
         self._reader = asyncio.get_running_loop().create_task(self._read())

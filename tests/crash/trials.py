@@ -6,11 +6,12 @@ import asyncio
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from quicfs.nfs.client.filesystem import NfsFileSystem
-from quicfs.nfs.client.tcp import tcp_connector
 from quicfs.vfs.api import LockKind, OpenFlags
 from quicfs.vfs.status import FsError, Status
+from tests.crash.mounting import mounted
 from tests.crash.processes import Server, TrialFailed, Writer
 from tests.crash.records import Expected
 
@@ -35,16 +36,24 @@ class Report:
 
 
 class Thief:
-    """A client that wants to lock the writer's file and must not get it."""
+    """A client that wants to lock the writer's file and must not get it. `async with`."""
 
-    def __init__(self, port: int) -> None:
-        self.fs = NfsFileSystem(tcp_connector("127.0.0.1", port), "server", "/export", timeout=RECOVERY_S)
+    def __init__(self, server: Server) -> None:
         self.refused = 0
+        self._mounted = mounted(server.where)
+        self._fs: NfsFileSystem
+
+    async def __aenter__(self) -> Self:
+        self._fs = await self._mounted.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        await self._mounted.__aexit__(*exc)
 
     async def tries(self, name: str) -> bool:
         """Whether it has got the lock; it is given back then."""
         try:
-            file, _, _ = await self.fs.open(self.fs.root, name, BOTH)
+            file, _, _ = await self._fs.open(self._fs.root, name, BOTH)
             try:
                 await file.lock(0, 0, LockKind.EXCLUSIVE, owner=1)
                 await file.lock(0, 0, LockKind.UNLOCK, owner=1)
@@ -66,6 +75,14 @@ class Thief:
             await asyncio.sleep(0.02)
 
 
+async def _theft_by_stranger(server: Server, name: str) -> int:
+    """By one who was not there before, as soon as it can be: the number of refusals."""
+    async with Thief(server) as stranger:
+        if await stranger.tries(name):
+            raise TrialFailed("a stranger has got the lock")
+        return stranger.refused
+
+
 def check_disk(path: Path, expected: Expected, writer: Writer) -> bool:
     """Everything that was kept is there; whether something is not that was only sent."""
     wanted = expected.up_to(writer.kept)
@@ -76,16 +93,11 @@ def check_disk(path: Path, expected: Expected, writer: Writer) -> bool:
     return len(found) < len(expected.up_to(writer.sent))
 
 
-async def kill_the_server(directory: Path, times: int, seed: int) -> Report:
+async def kill_the_server(server: Server, times: int, seed: int) -> Report:
     """One writer lives through all of it."""
     chance, report, loop = random.Random(seed), Report(), asyncio.get_running_loop()
-    expected = Expected(seed)
-    async with (
-        Server(directory, lease=30.0) as server,
-        Writer(directory, server.port, "file", seed) as writer,
-    ):
-        path = server.tree / "file"
-        thief = Thief(server.port)
+    expected, path = Expected(seed), server.tree / "file"
+    async with server, Writer(server, "file", seed) as writer, Thief(server) as thief:
         theft = loop.create_task(thief.never("file"))
         try:
             for _ in range(times):
@@ -93,20 +105,14 @@ async def kill_the_server(directory: Path, times: int, seed: int) -> Report:
                 await asyncio.sleep(chance.random() * 0.5)
                 await server.kill()
                 killed = loop.time()
-                await asyncio.sleep(chance.random() * 0.05)  # what the writer has been told, it has said
+                await asyncio.sleep(chance.random() * 0.05)
                 report.kills += 1
-                report.kept = writer.kept
                 report.lost += check_disk(path, expected, writer)
                 await server.start()
-                # One more, who was not there before, is as fast as it can be.
-                stranger = Thief(server.port)
-                attempt = loop.create_task(stranger.tries("file"))
+                attempt = loop.create_task(_theft_by_stranger(server, "file"))
                 await writer.goes_on(RECOVERY_S)
                 report.longest_s = max(report.longest_s, loop.time() - killed)
-                if await attempt:
-                    raise TrialFailed("a stranger has got the lock")
-                await stranger.fs.close()
-                report.refused += stranger.refused
+                report.refused += await attempt
                 if theft.done():
                     await theft
             await writer.finish(RECOVERY_S)
@@ -115,41 +121,38 @@ async def kill_the_server(directory: Path, times: int, seed: int) -> Report:
         finally:
             theft.cancel()
             await asyncio.gather(theft, return_exceptions=True)
-            await thief.fs.close()
         report.refused += thief.refused
     return report
 
 
-async def kill_the_client(directory: Path, times: int, seed: int, lease: float = 2.0) -> Report:
-    """A new writer each time; the thief gets the lock when the lease is over, and no sooner."""
+async def kill_the_client(server: Server, times: int, seed: int) -> Report:
+    """A new writer each time; the thief gets the lock when the lease is over."""
     chance, report, loop = random.Random(seed), Report(), asyncio.get_running_loop()
-    async with Server(directory, lease=lease) as server:
-        thief = Thief(server.port)
-        try:
-            for number in range(times):
-                name = f"file-{number}"
-                path = server.tree / name
-                async with Writer(directory, server.port, name, seed + number) as writer:
-                    theft = loop.create_task(thief.never(name))
+    async with server, Thief(server) as thief:
+        for number in range(times):
+            name = f"file-{number}"
+            path = server.tree / name
+            async with Writer(server, name, seed + number) as writer:
+                theft = loop.create_task(thief.never(name))
+                try:
                     await writer.goes_on(RECOVERY_S)
                     await asyncio.sleep(chance.random() * 0.5)
                     if theft.done():
                         await theft
                     await writer.kill()
-                killed = loop.time()
-                theft.cancel()
-                await asyncio.gather(theft, return_exceptions=True)
-                report.kills += 1
-                report.kept += writer.kept
-                check_disk(path, Expected(writer.seed), writer)
-                while not await thief.tries(name):
-                    if loop.time() > killed + lease + 10:
-                        raise TrialFailed("the lock of a dead client is held on to")
-                    await asyncio.sleep(0.05)
-                report.longest_s = max(report.longest_s, loop.time() - killed)
-                check_disk(path, Expected(writer.seed), writer)
-                path.unlink()
-        finally:
-            await thief.fs.close()
+                    killed = loop.time()
+                finally:
+                    theft.cancel()
+                    await asyncio.gather(theft, return_exceptions=True)
+            report.kills += 1
+            report.kept += writer.kept
+            check_disk(path, Expected(writer.seed), writer)
+            while not await thief.tries(name):
+                if loop.time() > killed + server.lease + 10:
+                    raise TrialFailed("the lock of a dead client is held on to")
+                await asyncio.sleep(0.05)
+            report.longest_s = max(report.longest_s, loop.time() - killed)
+            check_disk(path, Expected(writer.seed), writer)
+            path.unlink()
         report.refused = thief.refused
     return report

@@ -319,3 +319,17 @@ def test_both_directions_on_one_stream() -> None:
         assert not peer.back.alive
 
     asyncio.run(main())
+
+
+def test_a_stream_that_cannot_be_sent_on_is_lost_at_once() -> None:
+    async def main() -> None:
+        async with rig(Echo()) as made:
+            ended: list[RpcClient] = []
+            made.client.on_close(ended.append)
+            made.near.breaks("reset")
+            # Before the reader has had a turn to hear of it.
+            with pytest.raises(RpcLost):
+                await made.client.call(Echo.number, 2, 1, NOBODY, Packer())
+            assert not made.client.alive and ended == [made.client]
+
+    asyncio.run(main())
