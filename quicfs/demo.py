@@ -1,4 +1,5 @@
-"""The whole thing on one machine: certificates, agent, server, mount, a tree in and out again, compared.
+"""The whole thing on one machine: certificates, agent, server, mount, a tree in and out again, compared; once over SMB
+and once over NFS, on the same port.
 
 Every part is a process of its own, started as a user would start it.
 """
@@ -36,7 +37,8 @@ _USER: Final = "demo"
 _START_S: Final = 30.0
 _STOP_S: Final = 15.0
 _COPIERS: Final = 4
-_URL: Final = re.compile(r"smb\+quic://[^\s;,]+")
+_URL: Final = re.compile(r"(smb|nfs)\+quic://[^\s;,]+/([^\s;,/]+)")
+_PROTOCOLS: Final = ("smb", "nfs")
 _SHOWN: Final = 10  # differences, of many
 
 
@@ -48,11 +50,13 @@ def run(*, keep: bool, console: Console | None = None) -> None:
         place = Path(tempfile.mkdtemp(prefix="quicfs-demo-"))
         cleanup.callback(shutil.rmtree, place)
         stage = _Stage(place, console)
-        url = stage.set_up(cleanup)
-        rows = stage.copy_and_compare(url)
+        urls = stage.set_up(cleanup)
+        rows = [row for protocol in _PROTOCOLS for row in stage.copy_and_compare(protocol, urls[protocol])]
         console.print(_table(rows))
         if keep:
-            stage.say(f"mounted at {stage.mount_point} until Ctrl-C; the server's side is {stage.share}")
+            points = " and ".join(str(stage.mount_point(protocol)) for protocol in _PROTOCOLS)
+            folders = " and ".join(str(stage.folder(protocol)) for protocol in _PROTOCOLS)
+            stage.say(f"mounted at {points} until Ctrl-C; the server's side is {folders}")
             signal.pause()
     console.print("[bold green]✓[/] all equal; unmounted, stopped and removed", highlight=False)
 
@@ -64,19 +68,25 @@ class _Stage:
         self._place = place
         self._console = console
         self._certs = place / "certs"
+        self._started_so_far = 0
         self._environment = {**os.environ, ENVIRONMENT: secrets.token_urlsafe(18), "PYTHONUNBUFFERED": "1"}
-        self.share = place / "share"
-        self.mount_point = place / "mount"
-        self.out = place / "out"
+
+    def folder(self, protocol: str) -> Path:
+        """The server's, that is used over `protocol`."""
+        return self._place / f"over-{protocol}"
+
+    def mount_point(self, protocol: str) -> Path:
+        return self._place / f"mount-{protocol}"
 
     def say(self, text: str) -> None:
         self._console.print(f"[bold]•[/] {text}", highlight=False)
 
-    def set_up(self, cleanup: ExitStack) -> str:
-        """Everything up to the mount; what is started is stopped by `cleanup`. Returns the share's URL."""
+    def set_up(self, cleanup: ExitStack) -> dict[str, str]:
+        """Everything up to the mounts; what is started is stopped by `cleanup`. Returns the URL for each protocol."""
         certs, agent, users = self._certs, self._place / "agent.sock", self._place / "users"
-        self.share.mkdir()
-        self.mount_point.mkdir()
+        folders = [self.folder(protocol) for protocol in _PROTOCOLS]
+        for directory in (*folders, *map(self.mount_point, _PROTOCOLS)):
+            directory.mkdir()
 
         self.say("a private authority and a certificate for localhost")
         self._quicfs("cert", "init", "--dir", certs, "--name", "localhost", "--name", "127.0.0.1")
@@ -87,49 +97,72 @@ class _Stage:
         config.write_text(server_configuration(certs / "server.pem", certs / "server.key"))
         cleanup.enter_context(self._running("agent", "--config", config, "--socket", agent))
 
-        self.say("the server: SMB 3.1.1 over QUIC v1")
-        ready = cleanup.enter_context(
-            self._running("serve", self.share, "--listen", "localhost:0", "--users", users, "--agent", agent)
-        )
-        found = _URL.search(ready)
-        if found is None:
-            raise UserError(f"quicfs serve said {ready!r}, which names no URL")
-        url = found[0].replace("://", f"://{_USER}@")
+        self.say("the server: SMB 3.1.1 and NFSv4.2 over QUIC v1, on one port")
+        serve: list[str | Path] = [
+            "serve",
+            *folders,
+            "--listen",
+            "localhost:0",
+            "--users",
+            users,
+            "--agent",
+            agent,
+        ]
+        # Who runs the demo is who mounts: also when that is root.
+        ready = cleanup.enter_context(self._running(*serve, "--nfs", "--no-root-squash"))
+        urls = {
+            found[1]: found[0] for found in _URL.finditer(ready) if found[2] == self.folder(found[1]).name
+        }
+        if set(urls) != set(_PROTOCOLS):
+            raise UserError(f"quicfs serve said {ready!r}, which does not name the URLs")
+        urls["smb"] = urls["smb"].replace("://", f"://{_USER}@")
 
-        self.say(f"the mount of {url}")
-        cleanup.callback(self._unmount)
-        cleanup.enter_context(
-            self._running("mount", url, self.mount_point, "--foreground", "--ca", certs / "ca.pem")
-        )
-        return url
+        for protocol in _PROTOCOLS:
+            self.say(f"the mount of {urls[protocol]}")
+            point = self.mount_point(protocol)
+            cleanup.callback(_unmount, point)
+            mount: list[str | Path] = [
+                "mount",
+                urls[protocol],
+                point,
+                "--foreground",
+                "--ca",
+                certs / "ca.pem",
+            ]
+            cleanup.enter_context(self._running(*mount))
+        return urls
 
-    def copy_and_compare(self, url: str) -> list[tuple[str, CopyProgress]]:
+    def copy_and_compare(self, protocol: str, url: str) -> list[tuple[str, CopyProgress]]:
         tree = real_tree()
-        self.say(f"a real tree: {len(tree.files):,} files, {tree.bytes / 1e6:.0f} MB, of {sys.prefix}")
-        rows = [("in, through the mount", self._copy_in(tree))]
+        name = protocol.upper()
+        out = self._place / f"out-{protocol}"
+        self.say(
+            f"{name}: a real tree: {len(tree.files):,} files, {tree.bytes / 1e6:.0f} MB, of {sys.prefix}"
+        )
+        rows = [(f"{name}: in, through the mount", self._copy_in(tree, self.mount_point(protocol)))]
 
         got = CopyProgress("", console=Console(quiet=True))
         with got:
-            self._quicfs("get", "-r", url, self.out, "--ca", self._certs / "ca.pem", show=True)
+            self._quicfs("get", "-r", url, out, "--ca", self._certs / "ca.pem", show=True)
             got.files, got.bytes = len(tree.files), tree.bytes
-        rows.append(("out, with quicfs get -r", got))
+        rows.append((f"{name}: out, with quicfs get -r", got))
 
-        rows.append(("compared: the server's folder", self._compare(tree, self.share)))
-        rows.append(("compared: what came out", self._compare(tree, self.out)))
+        rows.append((f"{name}: compared: the server's folder", self._compare(tree, self.folder(protocol))))
+        rows.append((f"{name}: compared: what came out", self._compare(tree, out)))
         return rows
 
-    def _copy_in(self, tree: Tree) -> CopyProgress:
-        tree.make_directories(self.mount_point)
+    def _copy_in(self, tree: Tree, point: Path) -> CopyProgress:
+        tree.make_directories(point)
         with CopyProgress("in, through the mount", console=self._console) as progress:
             progress.files_known, progress.bytes_known = len(tree.files), tree.bytes
 
             def copy(path: str) -> int:
-                return tree.copy_file(self.mount_point, path)
+                return tree.copy_file(point, path)
 
             with ThreadPoolExecutor(_COPIERS) as pool:
                 for size in pool.map(copy, tree.files):
                     progress.file_done(size)
-        tree.finish(self.mount_point)
+        tree.finish(point)
         return progress
 
     def _compare(self, tree: Tree, copy: Path) -> CopyProgress:
@@ -154,7 +187,8 @@ class _Stage:
     @contextmanager
     def _running(self, *arguments: str | Path) -> Iterator[str]:
         """Start a command that goes on; gives the line that it prints when ready, and stops it at the end."""
-        log = self._place / f"{arguments[0]}.log"
+        self._started_so_far += 1
+        log = self._place / f"{arguments[0]}-{self._started_so_far}.log"
         with log.open("wb") as errors, self._started(arguments, errors) as process:
             assert process.stdout is not None, "it is always asked for"
             with selectors.DefaultSelector() as selector:
@@ -187,10 +221,11 @@ class _Stage:
             finally:
                 _stop(process)
 
-    def _unmount(self) -> None:
-        """Only what is still there when the mount's own process has ended."""
-        if os.path.ismount(self.mount_point):
-            subprocess.run(["fusermount3", "-u", "-z", self.mount_point], check=False)
+
+def _unmount(point: Path) -> None:
+    """Only what is still there when the mount's own process has ended."""
+    if os.path.ismount(point):
+        subprocess.run(["fusermount3", "-u", "-z", point], check=False)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

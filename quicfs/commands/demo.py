@@ -11,11 +11,11 @@ __all__ = ["demo"]
 
 
 @click.command(epilog=examples("quicfs demo", "quicfs demo --keep      leaves it mounted, to look around"))
-@click.option("--keep", is_flag=True, help="Leave the share mounted until Ctrl-C.")
+@click.option("--keep", is_flag=True, help="Leave both mounted until Ctrl-C.")
 @common_options
 def demo(keep: bool) -> None:
-    """Serve and mount a folder over QUIC on this machine, copy a real tree in and out, compare.
+    """Serve and mount folders over QUIC on this machine, copy a real tree in and out, compare.
 
-    Makes everything that it needs in a temporary folder, and removes it at the end.
+    Once over SMB and once over NFS. Makes everything that it needs in a temporary folder, and removes it at the end.
     """
     whole.run(keep=keep)

@@ -18,7 +18,7 @@ from tests.integration.cli import command
 
 pytestmark = pytest.mark.fuse
 
-DEMO_S = 240
+DEMO_S = 290
 SIGNAL_S = 60
 
 
@@ -57,6 +57,8 @@ def test_twice_at_once(require: Callable[..., None], tmp_path: Path) -> None:
             said, _ = process.communicate(timeout=DEMO_S)
             assert process.returncode == 0, said
             assert "all equal" in said and "MB/s" in said and "100 ns" in said
+            for protocol in ("SMB", "NFS"):
+                assert f"{protocol}: compared: what came out" in said
             tree = re.search(r"a real tree: ([\d,]+) files, (\d+) MB", said)
             assert tree is not None
             assert int(tree[1].replace(",", "")) >= 2000 and int(tree[2]) >= 50

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicfs.errors import UserError
-from quicfs.url import Address, Url, parse_address, parse_url
+from quicfs.url import NFS, SMB, Address, Url, parse_address, parse_target, parse_url
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,9 @@ from quicfs.url import Address, Url, parse_address, parse_url
         ("smb://h/my%20share/50%25%20off?#1", Url(Address("h", 443), "my share", "50% off?#1")),
         ("smb://h/s/%C3%A9t%C3%A9", Url(Address("h", 443), "s", "été")),
         ("smb://h/s/été", Url(Address("h", 443), "s", "été")),
+        ("nfs+quic://h/e/a", Url(Address("h", 443), "e", "a", scheme=NFS)),
+        ("nfs://[::1]:8443/e", Url(Address("::1", 8443), "e", scheme=NFS)),
+        ("NFS://h", Url(Address("h", 443), "", scheme=NFS)),
     ],
 )
 def test_urls(text: str, expected: Url) -> None:
@@ -53,6 +56,9 @@ def test_urls(text: str, expected: Url) -> None:
         ("smb://h/s/a%2Fb", "encoded '/'"),
         ("smb://h/s/%00", "NUL"),
         ("smb://h/s/%FF", "not UTF-8"),
+        ("nfs://alice@h/e", "NFS has no logins"),
+        ("nfs://h//a", "names no share"),
+        ("nfs://h/e/../f", "'..'"),
     ],
 )
 def test_bad_urls_are_named(text: str, complaint: str) -> None:
@@ -97,11 +103,12 @@ _NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs
     st.one_of(st.none(), _NAMES.filter(lambda name: ":" not in name)),
     _NAMES,
     st.lists(_NAMES, max_size=4),
+    st.sampled_from([SMB, NFS]),
 )
 def test_url_survives_being_written_and_read(
-    host: str, port: int, user: str | None, share: str, path: list[str]
+    host: str, port: int, user: str | None, share: str, path: list[str], scheme: str
 ) -> None:
-    url = Url(Address(host, port), share, "/".join(path), user)
+    url = Url(Address(host, port), share, "/".join(path), user if scheme == SMB else None, scheme)
     assert parse_url(str(url)) == url
 
 
@@ -112,3 +119,26 @@ def test_any_text_is_a_url_or_a_sentence(text: str) -> None:
             parse_url(candidate)
         except UserError as error:
             assert str(error)
+
+
+PORTS = {"nfs": 2049, "smb": 445}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nfs://host", ("nfs", Address("host", 2049))),
+        ("SMB://host/", ("smb", Address("host", 445))),
+        ("nfs://[::1]:99", ("nfs", Address("::1", 99))),
+    ],
+)
+def test_targets(text: str, expected: tuple[str, Address]) -> None:
+    assert parse_target(text, PORTS) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["host", "http://host", "nfs://", "nfs://host/path", "smb://me@host", "nfs://h:x"]
+)
+def test_bad_targets(text: str) -> None:
+    with pytest.raises(UserError):
+        parse_target(text, PORTS)
