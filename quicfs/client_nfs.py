@@ -36,7 +36,8 @@ async def open_nfs(
             return await connect_rpc(net, url.address, programs)
 
         export = f"{url.share}/{url.path}" if inside else url.share
-        fs = NfsFileSystem(connect, url.address.host, f"/{export}", timeout=timeout)
+        # A mount remembers attributes itself, nearer to who asks. What is known under a delegation stays known.
+        fs = NfsFileSystem(connect, url.address.host, f"/{export}", timeout=timeout, attr_timeout=0.0)
         try:
             await fs.connect()
             if inside and url.path and (await fs.getattr(fs.root)).kind is not FileKind.DIRECTORY:

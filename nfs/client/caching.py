@@ -1,6 +1,7 @@
 """What is remembered of objects: attributes, names, and whether they may still be believed (RFC 8881 §10).
 
-attributes   believed for as long as a delegation lasts, otherwise for `life` seconds
+attributes   believed for as long as a delegation lasts (and the lease, without which it is worth nothing),
+             otherwise for `life` seconds
 names        in a directory whose change attribute is still the one that they were seen under; negative ones too
 data         while the change attribute is the one that they were read under (`data.py`); with no delegation, only while
              the attributes are believed, and every OPEN brings new ones: close-to-open
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MISSING", "Caches", "NodeCache"]
 
+_SHARE: Final = 4  # files larger than this part of the memory for data are not kept: others would have to go
+
 MISSING: Final = object()
 """A name of which nothing is known, as against None: nothing is there."""
 
@@ -52,13 +55,14 @@ class NodeCache:
 class Caches:
     """Of all objects of one client. `life`: seconds that attributes and names are believed without a delegation."""
 
-    def __init__(self, life: float, data: DataCache) -> None:
+    def __init__(self, life: float, data: DataCache, *, clock: Callable[[], float] | None = None) -> None:
         self.life = life
         self.data = data
+        self.leased: Callable[[], bool] = lambda: False  # whether delegations can be relied on now
         self.clock = 0  # counts what is done to objects; read it to take a ticket
         self._named: dict[NfsNode, NodeCache] = {}  # directories that have names, the oldest first
         self._names = 0
-        self._time: Callable[[], float] | None = None
+        self._time = clock  # the event loop's, once there is one
 
     def now(self) -> float:
         if self._time is None:
@@ -79,7 +83,7 @@ class Caches:
         cache = node.cache
         if cache is None or cache.raw is None:
             return None
-        if cache.delegation is None and cache.until <= self.now():
+        if cache.until <= self.now() and (cache.delegation is None or not self.leased()):
             return None
         if cache.attr is None:
             cache.attr = attr_of(cache.raw)
@@ -143,7 +147,11 @@ class Caches:
     def keep(self, node: NfsNode, offset: int, data: memoryview, ticket: int, *, eof: bool) -> None:
         """`data` came with a READ that was sent at `ticket`."""
         cache = node.cache
-        if cache is not None and cache.change is not None and cache.touched <= ticket:
+        if cache is None or cache.change is None or cache.touched > ticket:
+            return
+        if cache.delegation is None and not self.life:
+            return
+        if cache.raw is None or cache.raw.get(Attribute.SIZE, 0) <= self.data.limit // _SHARE:
             self.data.put(node, offset, data, cache.change, eof=eof)
 
     # Names

@@ -99,6 +99,7 @@ class Delegations:
         self.link: Link | None = None
         self._held: dict[NfsNode, Delegation] = {}  # what was used longest ago comes first
         self._by_name: dict[Place, Delegation] = {}
+        self._returning = 0
         self._opening = 0
         self._opened = asyncio.Event()
 
@@ -151,10 +152,8 @@ class Delegations:
         if place is not None:
             held.names[place] = self._caches.now()
             self._by_name[place] = held
-        while len(self._held) > limits.CLIENT_DELEGATIONS:
-            idle = next((each for each in self._held.values() if each.held and not each.opens), None)
-            if idle is None:
-                break
+        if len(self._held) - self._returning > limits.CLIENT_DELEGATIONS:
+            idle = next((each for each in self._held.values() if each.held and not each.opens), held)
             self.give_back(idle)
 
     def _hold(self, node: NfsNode, stateid: StateId, generation: int, *, write: bool) -> Delegation:
@@ -171,7 +170,7 @@ class Delegations:
         """Under which delegation this user may open the file without a call. Nobody else can give the last name on the
         way to another file while we hold it: a server asks for it back before that (§10.4)."""
         held = self._by_name.get(place)
-        if held is None or not held.held:
+        if held is None or not held.held or not self._caches.leased():
             return None
         if access & ~held.granted.get(credential, 0) or (access & ShareAccess.WRITE and not held.write):
             return None
@@ -271,6 +270,8 @@ class Delegations:
             return
         self._unname(held)
         held.returning = self.link.spawn(self._return(held))
+        if self._held.get(held.node) is held:
+            self._returning += 1
 
     async def _return(self, held: Delegation) -> None:
         try:
@@ -332,6 +333,7 @@ class Delegations:
         self._unname(held)
         if self._held.get(held.node) is held:
             del self._held[held.node]
+            self._returning -= held.returning is not None
         cache = held.node.cache
         if cache is not None and cache.delegation is held:
             cache.delegation = None

@@ -112,6 +112,7 @@ class _Client:
             observe=Observer(self.nodes, self.caches, self.delegations).begin,
         )
         self.opens.link = self.delegations.link = self.link
+        self.caches.leased = lambda: self.link.leased
         self.opens.delegations = self.delegations
         self.session_known = self.link.session_known
         self.recall = self.delegations.recall

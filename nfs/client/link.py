@@ -118,6 +118,7 @@ class Link:
         self._not_before = 0.0
         self._down_since: float | None = None
         self._failed: ConnectError | None = None  # the last attempt since then
+        self._lease = 0.0
         self._renewing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -329,8 +330,19 @@ class Link:
         finally:
             self._attempt = None
 
+    @property
+    def leased(self) -> bool:
+        """Whether the server has heard of us lately enough to keep all that we hold (RFC 8881 §8.3)."""
+        session = self._recovered
+        return (
+            session is not None
+            and session.alive
+            and asyncio.get_running_loop().time() < session.used_at + self._lease
+        )
+
     def keep_alive(self, lease: float) -> None:
         """From now on the lease is renewed when nothing else does it (RFC 8881 §8.3)."""
+        self._lease = lease
         if self._renewing is not None:
             self._renewing.cancel()
         self._renewing = asyncio.get_running_loop().create_task(self._renew(max(lease, 3.0) / 3))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from quicfs.nfs import limits
 from quicfs.nfs.client.filesystem import NfsFileSystem
 from quicfs.nfs.v4.callback import CbRecallAnyArgs
 from quicfs.nfs.v4.const import CbOp, Op, RecallAny, Stat
@@ -321,6 +322,51 @@ def test_a_recall_that_overtakes_the_answer_to_open(tmp_path: Path) -> None:
         file = (await opening)[0]
         assert bytes(await file.read(0, 10)) == b"content"
         await file.close()
+
+    on_site(tmp_path, body)
+
+
+def test_a_delegation_is_worth_nothing_after_the_lease(tmp_path: Path) -> None:
+    async def body(site: Site) -> None:
+        (site.rig.tree / "a").write_bytes(b"content")
+        one, calls = await site.client("one")
+        two, _ = await site.client("two")
+        await get(one, "a")
+        file, _, _ = await one.open(one.root, "a", READ)
+        for link in site.links[:1]:
+            link.cut()
+        site.reachable = False
+        assert bytes(await file.read(0, 10)) == b"content"
+        await asyncio.sleep(31)
+        calls.clear()
+        assert await status_of(file.read(0, 10)) is Status.DISCONNECTED
+        writer, _, _ = await two.open(two.root, "a", WRITE)
+        await writer.write(0, b"CON")
+        await writer.close()
+        site.reachable = True
+        await asyncio.sleep(5)
+        assert bytes(await file.read(0, 10)) == b"CONtent"
+        await file.close()
+
+    on_site(tmp_path, body, lease=30.0)
+
+
+def test_no_more_delegations_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLIENT_DELEGATIONS", 4)
+
+    async def body(site: Site) -> None:
+        fs, calls = await site.client()
+        for number in range(10):
+            (site.rig.tree / str(number)).write_bytes(b"x")
+        used, _, _ = await fs.open(fs.root, "0", READ)
+        for number in range(10):
+            await get(fs, str(number))
+        await asyncio.sleep(1)
+        assert len(fs.delegations) == 4 and files_of(site) <= 5
+        calls.clear()
+        assert await get(fs, "9") == await get(fs, "8") == b"x"
+        assert calls == []
+        await used.close()
 
     on_site(tmp_path, body)
 
