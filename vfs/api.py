@@ -332,6 +332,11 @@ class FileSystem(ABC):
     async def removexattr(self, node: Node, name: str) -> None:
         raise FsError(Status.NOT_SUPPORTED, "extended attributes")
 
+    def name_changes(self, directory: Node) -> int | None:
+        """A count of the names that appear in a directory or leave it, whoever does it: a rename within it counts
+        twice. If it grew by more than the caller knows of, others were there. None where that cannot be seen."""
+        return None
+
     def watch(self, directory: Node, *, recursive: bool = False) -> Watch:
         raise FsError(Status.NOT_SUPPORTED, "change notification")
 

@@ -34,6 +34,7 @@ from quicfs.vfs.api import (
 from quicfs.vfs.descriptor import Descriptor
 from quicfs.vfs.errno_table import fs_error
 from quicfs.vfs.local_attr import ObjectKey
+from quicfs.vfs.local_count import NameCounts
 from quicfs.vfs.local_dir import Listings, LocalEntry
 from quicfs.vfs.local_file import FileContext, LocalFile, truncate
 from quicfs.vfs.local_handle import Handles
@@ -81,6 +82,7 @@ class LocalTree(FileSystem):
         self._files = FileContext(self._nodes.stat, self._pool, read_only)
         self._listings = Listings(self._nodes.stat, self._pool)
         self._handles = Handles(self._nodes, self._pool)
+        self._name_counts = NameCounts()
         self._watches: set[LocalWatch] = set()
         self._rights: Rights = OWN
         self._views: OrderedDict[Caller, LocalTree] = OrderedDict()
@@ -190,6 +192,9 @@ class LocalTree(FileSystem):
             name_max=found.f_namemax,
             read_only=self._read_only or bool(found.f_flag & _ST_RDONLY),
         )
+
+    def name_changes(self, directory: Node) -> int | None:
+        return self._name_counts.of(self._nodes.own(directory), self._nodes.directory_fd(directory))
 
     def watch(self, directory: Node, *, recursive: bool = False) -> LocalWatch:
         """See `LocalWatch`: it is watching when this returns."""
@@ -485,6 +490,7 @@ class LocalTree(FileSystem):
         for watch in self._watches:
             watch.close()
         self._handles.close()
+        self._name_counts.close()
         self._nodes.close()
         self._pool.shutdown(wait=False)
 

@@ -44,26 +44,36 @@ _NOTHING: Final = SetAttr()
 
 
 class Changes:
-    """change_info4 of a directory (or a file): `async with Changes(target) as changes: ...`, then `changes.info`.
+    """change_info4: `async with Changes(directory) as changes: ...`, then `changes.info`.
 
-    Not atomic: programs of this machine, or another server of the same files, may change the directory in between.
+    Programs of this machine, or another server of the same files, may change the directory at the same time. It is
+    atomic if that can be seen, and the names in the directory changed by `names` only; None never is.
     """
 
-    def __init__(self, directory: Target) -> None:
+    def __init__(self, directory: Target, names: int | None = 1) -> None:
+        self.names = names
         self._directory = directory
+        self._count: int | None = None
         self._before = 0
         self.info = ChangeInfo(False, 0, 0)
 
     async def __aenter__(self) -> Changes:
         directory = self._directory
+        if self.names is not None:
+            self._count = directory.fs.name_changes(directory.node)
         self._before = (await directory.fs.getattr(directory.node)).change
         directory.attr = None
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            after = (await self._directory.fs.getattr(self._directory.node)).change
-            self.info = ChangeInfo(False, self._before, after)
+        if kind is not None:
+            return
+        directory = self._directory
+        after = (await directory.fs.getattr(directory.node)).change
+        atomic = False
+        if self._count is not None and self.names is not None:
+            atomic = directory.fs.name_changes(directory.node) == self._count + self.names
+        self.info = ChangeInfo(atomic, self._before, after)
 
 
 async def readlink(ctx: Context, args: None) -> ReadlinkResok:
@@ -115,11 +125,11 @@ async def remove(ctx: Context, args: RemoveArgs) -> RemoveResok:
     await need_directory(directory)
     name = component(args.target)
     node, attr = await directory.fs.lookup(directory.node, name)
+    await _recall_named(ctx, directory, node, attr)
     async with Changes(directory) as changes:
         if attr.kind is FileKind.DIRECTORY:
             await directory.fs.rmdir(directory.node, name)
         else:
-            await _recall_named(ctx, directory, node, attr)
             await directory.fs.unlink(directory.node, name)
     return RemoveResok(changes.info)
 
@@ -140,12 +150,13 @@ async def rename(ctx: Context, args: RenameArgs) -> RenameResok:
     else:
         if replaced[0] == node:
             # §18.26.3: two names of one object: nothing is done.
-            async with Changes(source) as before, Changes(target) as after:
+            async with Changes(source, 0) as before, Changes(target, 0) as after:
                 pass
             return RenameResok(before.info, after.info)
         await _recall_named(ctx, target, *replaced)
     await _recall_named(ctx, source, node, attr)
-    async with Changes(source) as left, Changes(target) as joined:
+    names = 2 if source.node == target.node else 1
+    async with Changes(source, names) as left, Changes(target, names) as joined:
         await target.fs.rename(source.node, old, target.node, new)
     return RenameResok(left.info, joined.info)
 

@@ -16,6 +16,7 @@ from quicfs.nfs.server import delegations
 from quicfs.nfs.server.access import need_directory
 from quicfs.nfs.server.creating import Creation, need_regular
 from quicfs.nfs.server.delegations import Delegation
+from quicfs.nfs.server.directories import Changes
 from quicfs.nfs.server.files import FileState, HeldFile, Holder, clients_of, release_each
 from quicfs.nfs.server.names import component
 from quicfs.nfs.server.stateids import ClientState, State, meant
@@ -217,14 +218,17 @@ def _check_grace(ctx: Context, claim: type) -> None:
 
 async def _by_name(wish: _Wish, claim: ClaimNull | ClaimDelegateCur) -> _Found:
     directory = wish.ctx.need_current()
-    before = (await need_directory(directory)).change
-    found = await _named(wish, directory, component(claim.file))
-    after = before
-    if found.made_in is not None:
-        directory.attr = None
-        after = (await directory.fs.getattr(directory.node)).change
-    # Not atomic: others, who do not ask us, may have changed the directory in between.
-    found.cinfo = ChangeInfo(False, before, after)
+    change = (await need_directory(directory)).change
+    name = component(claim.file)
+    if wish.creation is None:
+        found = await _named(wish, directory, name)
+        found.cinfo = ChangeInfo(True, change, change)
+        return found
+    async with Changes(directory) as changes:
+        found = await _named(wish, directory, name)
+        if found.made_in is None:
+            changes.names = 0
+    found.cinfo = changes.info
     return found
 
 

@@ -66,7 +66,7 @@ async def setxattr(ctx: Context, args: SetxattrArgs) -> SetxattrResok:
     name = _full(args.key)
     need_writable(target)
     await recall(ctx, target)
-    async with Changes(target) as changes:
+    async with Changes(target, None) as changes:
         create = args.option is SetxattrOption.CREATE
         replace = args.option is SetxattrOption.REPLACE
         await _done(target.fs.setxattr(target.node, name, args.value, create=create, replace=replace))
@@ -78,7 +78,7 @@ async def removexattr(ctx: Context, args: RemovexattrArgs) -> RemovexattrResok:
     name = _full(args.name)
     need_writable(target)
     await recall(ctx, target)
-    async with Changes(target) as changes:
+    async with Changes(target, None) as changes:
         await _done(target.fs.removexattr(target.node, name))
     return RemovexattrResok(changes.info)
 

@@ -33,7 +33,8 @@ from quicfs.nfs.v4.operations_files import (
     VerifyArgs,
 )
 from quicfs.nfs.v4.types import ANONYMOUS, ModeMasked, ModeUmask, SpecData
-from quicfs.vfs import LocalTree
+from quicfs.vfs import Attr, LocalTree, Node
+from quicfs.vfs.local_node import LocalNode
 from tests.sim import virtual_loop
 from tests.sim.nfs_rig import Operation, RawClient, Rig
 
@@ -397,6 +398,42 @@ def test_links(tmp_path: Path) -> None:
         assert await status(client, *export, (Op.LINK, LinkArgs("h"))) is Stat.NOFILEHANDLE
 
     run(scenario, tmp_path)
+
+
+class Busy(LocalTree):
+    """Another program works in every directory in which something is done."""
+
+    async def mkdir(self, directory: Node, path: str, mode: int = 0o755) -> tuple[LocalNode, Attr]:
+        made = await super().mkdir(directory, path, mode)
+        await super().mkdir(directory, f"{path} of theirs")
+        return made
+
+
+def test_it_is_told_whether_others_changed_a_directory(tmp_path: Path) -> None:
+    """RFC 8881 §10.8: a client that hears "atomic" believes the names that it knows."""
+
+    async def main(tree: LocalTree) -> tuple[bool, bool]:
+        async with Rig(
+            tmp_path, exports=[Export("/export", tree, squash=Squash(no_root_squash=True))]
+        ) as rig:
+            client = await rig.client()
+            make = (Op.CREATE, CreateArgs(CreateType(FileType.DIR), "d", {}))
+            made = (await client.do(*at("export"), make))[-1].value.cinfo
+            move = [*at("export"), SAVEFH, (Op.RENAME, RenameArgs("d", "e"))]
+            moved = (await client.do(*move))[-1].value
+            assert made.before < made.after <= moved.source_cinfo.before < moved.source_cinfo.after
+            assert moved.source_cinfo == moved.target_cinfo
+            removed = (await client.do(*at("export"), (Op.REMOVE, RemoveArgs("e"))))[-1].value.cinfo
+        await tree.close()
+        return made.atomic, removed.atomic and moved.source_cinfo.atomic
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with_us = LocalTree(folder)
+    if with_us.name_changes(with_us.root) is None:
+        pytest.skip("changes cannot be seen on this file system")
+    assert virtual_loop.run(main(with_us)) == (True, True)
+    assert virtual_loop.run(main(Busy(folder))) == (False, True)
 
 
 # --- listings
