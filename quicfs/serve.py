@@ -18,7 +18,7 @@ from quicfs.places import state_directory
 from quicfs.reset_key import kept_reset_key
 from quicfs.serve_nfs import NfsOptions, start_nfs
 from quicfs.serve_smb import SmbOptions, start_smb
-from quicfs.service import announce, reachable, tell_service_manager, told_to_stop
+from quicfs.service import allow_many_files, announce, reachable, tell_service_manager, told_to_stop
 from quicfs.url import NFS, SMB, Address, Url
 from quicfs.vfs.local import LocalTree
 
@@ -53,6 +53,7 @@ async def serve_until_told(options: ServeOptions) -> None:
     """Until SIGINT or SIGTERM. Prints one line when it serves. Raises UserError when it cannot."""
     async with AsyncExitStack() as cleanup:
         told = told_to_stop()
+        allow_many_files()
         trees: dict[str, LocalTree] = {}
         folders = _folders(options.folders)
         for name, directory in folders.items():

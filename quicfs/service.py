@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 
@@ -12,7 +13,7 @@ import click
 
 from quicfs.url import Address
 
-__all__ = ["announce", "reachable", "tell_service_manager", "told_to_stop"]
+__all__ = ["allow_many_files", "announce", "reachable", "tell_service_manager", "told_to_stop"]
 
 
 def told_to_stop() -> asyncio.Event:
@@ -21,6 +22,13 @@ def told_to_stop() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     return told
+
+
+def allow_many_files() -> None:
+    """As many open files as this process may have: what clients open stays open here."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def announce(line: str) -> None:

@@ -243,6 +243,7 @@ def _refusal(ctx: Context, open_: Open, asked: int) -> WhyNoDelegation | None:
     if (
         client.delegations >= limits.MAX_CLIENT_DELEGATIONS
         or client.files.delegations >= limits.MAX_DELEGATIONS
+        or client.files.crowded
     ):
         return WhyNoDelegation.RESOURCE
     return None

@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import logging
 import os
+import resource
 from collections.abc import Coroutine, Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -41,6 +42,7 @@ _log = logging.getLogger("quicfs.nfs")
 Holder = tuple[ClientState, bytes]
 """An open owner or a lock owner."""
 
+_UNLIMITED: Final = 1 << 20
 _READ: Final = 1
 _WRITE: Final = 2
 
@@ -154,7 +156,9 @@ class Files:
     def __init__(self, server: NfsServer, *, run: bytes) -> None:
         self.server = server
         self.stateids = StateIdSource(run)
-        self.delegations = 0  # how many there are
+        self.opens = self.lockers = self.delegations = 0  # how many there are
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._room = soft // 2 if soft > 0 else _UNLIMITED  # the rest is for the tree and for connections
         self.lock_numbers = itertools.count(1)
         self.write_verifier = os.urandom(8)
         self._files: dict[bytes, FileState] = {}
@@ -163,6 +167,11 @@ class Files:
 
     def __len__(self) -> int:
         return len(self._files)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether this process should open no more files for clients."""
+        return self.opens + self.lockers + self.delegations >= self._room
 
     def new_client(self, client: Client) -> ClientState:
         """What `Client.state` is."""

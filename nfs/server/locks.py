@@ -112,6 +112,7 @@ class LockState(State):
         locker.users += 1
         opened.locks[owner] = self
         opened.client.lock_owners += 1
+        opened.client.files.lockers += 1
 
     @property
     def holder(self) -> Holder:
@@ -129,6 +130,7 @@ class LockState(State):
             return
         del self.open.locks[self.owner]
         self.client.lock_owners -= 1
+        self.client.files.lockers -= 1
         await _leave(self._locker)
 
 
@@ -265,7 +267,9 @@ async def lock(ctx: Context, args: LockArgs) -> LockResok:
                 _wait(file, holder, wanted)
             raise _denied(found)
         state = opened.locks.get(owner)
-        if state is None and opened.client.lock_owners >= limits.MAX_CLIENT_LOCK_OWNERS:
+        if state is None and (
+            opened.client.lock_owners >= limits.MAX_CLIENT_LOCK_OWNERS or file.files.crowded
+        ):
             raise Nfs4Error(Stat.DELAY)
         if file.locks.count(holder) >= limits.MAX_LOCK_RANGES:
             raise Nfs4Error(Stat.DELAY)

@@ -71,6 +71,7 @@ class Open(State):
         self.locks: dict[bytes, LockState] = {}  # by lock owner
         file.opens[client, owner] = self
         client.opens += 1
+        client.files.opens += 1
 
     @property
     def held(self) -> HeldFile:
@@ -117,6 +118,7 @@ class Open(State):
         del file.opens[holder]
         file.shares.remove(holder)
         self.client.opens -= 1
+        self.client.files.opens -= 1
         for lock in list(self.locks.values()):
             self.client.forget(lock)
             await lock.release()
@@ -313,7 +315,7 @@ async def _attr_of(target: Target) -> Attr:
 
 
 def _check_room(wish: _Wish) -> None:
-    if wish.client.opens >= limits.MAX_CLIENT_OPENS:
+    if wish.client.opens >= limits.MAX_CLIENT_OPENS or wish.client.files.crowded:
         raise Nfs4Error(Stat.DELAY)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,27 @@ def test_all_at_once(tmp_path: Path, seed: int) -> None:
             assert len(rig.server.files) == 0 and rig.server.files.delegations == 0
 
     run(main())
+
+
+def test_the_process_does_not_run_out_of_descriptors(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        run(_as_many_as_there_are(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _as_many_as_there_are(tmp_path: Path) -> None:
+    async with Rig(tmp_path) as rig:
+        greedy, modest = await rig.client(b"greedy"), await rig.client(b"modest")
+        files = [await made(greedy, f"file-{number}") for number in range(100)]
+        assert await refused(greedy, *open_named("file-0", owner=b"x")) is Stat.DELAY
+        assert await refused(modest, *open_named("new", how=unchecked())) is Stat.DELAY
+        assert await refused(greedy, files[0].put, lock_op(files[0])) is Stat.DELAY
+        await greedy.do(files[0].put, (Op.CLOSE, CloseArgs(0, files[0].stateid)))
+        await made(modest, "new")
+        await modest.do(*ROOT, remove_op("file-0"))
 
 
 def test_what_one_client_may_have_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
