@@ -205,6 +205,8 @@ def test_mount_helper(recorder: dict[str, str]) -> None:
     assert plain.stdout.splitlines() == ["mount", "--", url, "/mnt"]
     assert call(helper, url, "/mnt", "-r", env=recorder).stdout.splitlines()[1:3] == ["--options", "ro"]
     assert call(helper, url, "/mnt", "-f", env=recorder).stdout == ""
+    for nfs in ("nfs+quic://host/export", "nfs://host:8443/"):
+        assert call(helper, nfs, "/mnt", env=recorder).stdout.splitlines() == ["mount", "--", nfs, "/mnt"]
 
 
 @pytest.mark.parametrize(

@@ -237,3 +237,45 @@ def test_data_beside_a_blocked_stream_gets_through() -> None:
     awake = pair.client.send(bytes(200_000))
     pair.run(lambda: awake.stream_id in pair.server.ended)
     assert pair.network.link(CLIENT[0], SERVER[0]).dropped == 0
+
+
+def test_a_blocked_peer_gets_less_than_half_a_window() -> None:
+    """What two sleeping streams hold is most of the connection's window: what the third gives back is announced all the
+    same, for the peer has nothing left."""
+    windows = config(initial_max_data=1_000_000, initial_max_stream_data_bidi_remote=400_000)
+    pair = make_pair(server=windows).establish()
+    pair.run(lambda: bool(pair.server_host.apps))
+    asleep = [pair.client.open() for _ in range(2)]
+    pair.server.paused = True
+    for stream in asleep:
+        pair.client.write(stream, bytes(500_000))
+    settle(pair)
+    awake = pair.client.open()
+    pair.client.write(awake, bytes(500_000), fin=True)
+    settle(pair)
+    for stream in asleep:
+        pair.server.conn.readable.pop(pair.server.stream(stream.stream_id), None)
+    pair.server.paused = False
+    pair.server.read(pair.network.now)
+    pair.server_host.flush()
+    pair.run(lambda: awake.stream_id in pair.server.ended)
+
+
+def test_a_peer_at_its_limit_of_streams_gets_one_for_each_that_closes() -> None:
+    """Not half of the limit at a time, while the others live long."""
+    pair = make_pair(server=config(initial_max_streams_bidi=8)).establish()
+    pair.run(lambda: bool(pair.server_host.apps))
+    streams = [pair.client.open() for _ in range(8)]
+    for stream in streams:
+        pair.client.write(stream, b"x")
+    settle(pair)
+    with pytest.raises(MisuseError):
+        pair.client.open()
+    pair.client.write(streams[3], b"", fin=True)
+    settle(pair)
+    answer = pair.server.stream(streams[3].stream_id)
+    pair.server.write(answer, b"", fin=True)
+    settle(pair)
+    pair.client.open()
+    with pytest.raises(MisuseError):
+        pair.client.open()

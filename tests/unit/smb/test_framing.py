@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import socket
 from collections import deque
 
 import pytest
@@ -220,6 +221,46 @@ def test_tcp_listening_on_a_taken_port_names_it() -> None:
         listener = await listen_tcp("127.0.0.1", 0, serve)
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{listener.port}"):
             await listen_tcp("127.0.0.1", listener.port, serve)
+        await listener.aclose()
+
+    asyncio.run(main())
+
+
+def test_tcp_half_closed() -> None:
+    async def main() -> None:
+        near, far = (TcpStream(sock) for sock in socket.socketpair())
+        large = bytes(3_000_000)
+        sending = asyncio.create_task(near.send(large))
+        ending = asyncio.create_task(near.send_eof())
+        got = 0
+        while piece := await far.recv():
+            got += len(piece)
+        assert got == len(large)
+        await asyncio.gather(sending, ending)
+        await far.send(b"still")
+        assert bytes(await near.recv()) == b"still"
+        await near.aclose()
+        await far.aclose()
+
+    asyncio.run(main())
+
+
+def test_tcp_abort_is_a_reset_for_the_peer() -> None:
+    async def main() -> None:
+        accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def on_stream(stream: TcpStream) -> None:
+            await stream.recv()
+            stream.abort()
+            accepted.set_result(None)
+
+        listener = await listen_tcp("127.0.0.1", 0, on_stream)
+        client = await connect_tcp("127.0.0.1", listener.port)
+        await client.send(b"x")
+        await accepted
+        with pytest.raises(ConnectionError, match="reset"):
+            await client.recv()
+        await client.aclose()
         await listener.aclose()
 
     asyncio.run(main())
