@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 from quicfs.nfs import limits
 from quicfs.nfs.server.stateids import ClientState, State, meant
 from quicfs.nfs.v4.attributes import Attribute, bitmap
-from quicfs.nfs.v4.callback import CbGetattrArgs, CbGetattrResok, CbRecallArgs
+from quicfs.nfs.v4.callback import CbGetattrArgs, CbGetattrResok, CbRecallAnyArgs, CbRecallArgs
 from quicfs.nfs.v4.const import (
     UINT64_MAX,
     CbOp,
     DelegationType,
     Nfs4Error,
     Op,
+    RecallAny,
     ShareAccess,
     Stat,
     WhyNoDelegation,
@@ -245,8 +246,25 @@ def _refusal(ctx: Context, open_: Open, asked: int) -> WhyNoDelegation | None:
         or client.files.delegations >= limits.MAX_DELEGATIONS
         or client.files.crowded
     ):
+        _ask_for_some(client, ctx.now)
         return WhyNoDelegation.RESOURCE
     return None
+
+
+def _ask_for_some(client: ClientState, now: float) -> None:
+    """Those that it needs least, so that others may be given (§20.6)."""
+    if not client.delegations or now - client.fewer_asked_at < limits.DELEGATION_SHY_S:
+        return
+    client.fewer_asked_at = now
+    client.files.spawn(_fewer(client, client.delegations * 3 // 4))
+
+
+async def _fewer(client: ClientState, keep: int) -> None:
+    args = CbRecallAnyArgs(keep, 1 << RecallAny.RDATA_DLG | 1 << RecallAny.WDATA_DLG)
+    try:
+        await client.client.backchannel.call([(CbOp.RECALL_ANY, args)])
+    except ConnectionError as error:
+        _log.debug("recall of some delegations of client %s: %s", client.client.name, error)
 
 
 def _alone(open_: Open) -> bool:

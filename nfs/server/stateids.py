@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 from abc import ABC, abstractmethod
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from quicfs.nfs.v4.const import Nfs4Error, SeqStatus, Stat
@@ -97,6 +98,7 @@ class ClientState:
         self.files = files
         self.states: dict[bytes, State] = {}
         self.opens = self.lock_owners = self.delegations = 0  # numbers of them
+        self.fewer_asked_at = -inf  # when it was asked to return some of its delegations
         self._faults = 0  # states that were taken away and are not freed yet
 
     @property

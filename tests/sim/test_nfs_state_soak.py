@@ -261,5 +261,8 @@ def test_what_one_client_may_have_is_limited(tmp_path: Path, monkeypatch: pytest
                 for number in range(4)
             ]
             assert [hasattr(one, "stateid") for one in given] == [True, True, False, False]
+            await asyncio.sleep(1)
+            (fewer,) = [args for op, args in one.callbacks.seen if op is CbOp.RECALL_ANY]
+            assert fewer.objects_to_keep == 1
 
     run(main())
