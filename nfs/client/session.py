@@ -188,7 +188,11 @@ class Session:
             status = first.status
             if not status:
                 self._heed(first.value.status_flags, first.value.target_highest_slotid)
-                return CompoundReply(reply.status, reply.tag, reply.results[1:])
+                results = reply.results[1:]
+                # §18.46.3: servers say it with the operation after SEQUENCE, others with SEQUENCE itself.
+                if results and results[0].status is Stat.RETRY_UNCACHED_REP:
+                    return None
+                return CompoundReply(reply.status, reply.tag, results)
             if status is Stat.RETRY_UNCACHED_REP:
                 return None
             if status in _GONE:
