@@ -1,4 +1,7 @@
-"""A server: folders as SMB shares, as NFS exports or both, on QUIC and, when asked, on TCP."""
+"""A server: folders as SMB shares, as NFS exports or both, on QUIC and, when asked, on TCP.
+
+A protocol that is not served is not imported.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +9,24 @@ import logging
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from quicfs.agents import server_net
 from quicfs.errors import UserError
 from quicfs.listen import Protocol, listen_quic
-from quicfs.options import AgentOptions
 from quicfs.places import state_directory
 from quicfs.reset_key import kept_reset_key
-from quicfs.serve_nfs import NfsOptions, start_nfs
-from quicfs.serve_smb import SmbOptions, start_smb
+from quicfs.serve_options import Folder, ServeOptions
 from quicfs.service import allow_many_files, announce, reachable, tell_service_manager, told_to_stop
 from quicfs.url import NFS, SMB, Address, Url
 from quicfs.vfs.local import LocalTree
 
-__all__ = ["Folder", "ServeOptions", "serve_until_told"]
+__all__ = ["serve_until_told"]
 
 _log = logging.getLogger("quicfs.serve")
 
 MAX_NAME: Final = 80  # characters of a share's name
-
-
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """A directory and what clients call it; "" is the directory's own name."""
-
-    directory: Path
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """`smb` and `nfs`: None leaves the protocol out."""
-
-    folders: tuple[Folder, ...]
-    listen: Address
-    read_only: bool
-    agent: AgentOptions
-    smb: SmbOptions | None
-    nfs: NfsOptions | None
 
 
 async def serve_until_told(options: ServeOptions) -> None:
@@ -64,6 +44,8 @@ async def serve_until_told(options: ServeOptions) -> None:
         schemes: list[str] = []
         tcp: list[str] = []
         if options.smb is not None:
+            from quicfs.serve_smb import start_smb
+
             protocol, addresses = await start_smb(
                 options.smb, trees, host, cleanup, read_only=options.read_only
             )
@@ -71,6 +53,8 @@ async def serve_until_told(options: ServeOptions) -> None:
             schemes.append(SMB)
             tcp += addresses
         if options.nfs is not None:
+            from quicfs.serve_nfs import start_nfs
+
             protocol, addresses = await start_nfs(
                 options.nfs, trees, options.listen, cleanup, read_only=options.read_only
             )
@@ -101,7 +85,7 @@ def _ready(folders: dict[str, Path], schemes: Sequence[str], address: Address, t
 def _say_whom_nfs_believes(options: ServeOptions) -> None:
     nfs = options.nfs
     assert nfs is not None
-    if nfs.identities is None and options.agent.ca is None and not nfs.squash.all_squash:
+    if nfs.identities is None and options.agent.ca is None and not nfs.all_squash:
         _log.warning(
             "NFS has no logins: everybody who can connect is believed to be the user that he says; --client-ca lets in "
             "only clients with a certificate, --identity-map tells which user each of them is, --all-squash makes all "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from quicfs.errors import UserError
@@ -16,18 +15,12 @@ from quicfs.nfs.rpc.tcp import listen_tcp
 from quicfs.nfs.server.exports import Export
 from quicfs.nfs.server.server import NfsServer
 from quicfs.places import state_directory
+from quicfs.serve_options import NfsOptions
 from quicfs.transport.socket import QuicSocket
 from quicfs.url import Address
 from quicfs.vfs import FileSystem
 
-__all__ = ["NfsOptions", "start_nfs"]
-
-
-@dataclass(frozen=True, slots=True)
-class NfsOptions:
-    squash: Squash
-    identities: Path | None = None
-    tcp: Address | None = None
+__all__ = ["start_nfs"]
 
 
 async def start_nfs(
@@ -40,9 +33,8 @@ async def start_nfs(
 ) -> tuple[Protocol, list[str]]:
     """What listens on QUIC for it, and the TCP addresses where it serves already."""
     identities = IdentityMap.load(options.identities) if options.identities is not None else None
-    exports = [
-        Export(f"/{name}", tree, read_only=read_only, squash=options.squash) for name, tree in trees.items()
-    ]
+    squash = Squash(options.no_root_squash, options.all_squash, options.anonuid, options.anongid)
+    exports = [Export(f"/{name}", tree, read_only=read_only, squash=squash) for name, tree in trees.items()]
     state = _state_directory(listen, cleanup)
     server = NfsServer(exports, state_directory=state, identities=identities)
     await server.start()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from quicfs.errors import UserError
 from quicfs.listen import Protocol, one_stream
 from quicfs.places import default_users
+from quicfs.serve_options import SmbOptions
 from quicfs.smb.auth import NtlmAuthenticator
 from quicfs.smb.ntlm import TargetNames
 from quicfs.smb.server import Share, SmbServer
@@ -19,16 +18,9 @@ from quicfs.transport.tcp_stream import listen_tcp
 from quicfs.url import Address
 from quicfs.vfs import FileSystem
 
-__all__ = ["SmbOptions", "start_smb"]
+__all__ = ["start_smb"]
 
 ALPN: Final = b"smb"
-
-
-@dataclass(frozen=True, slots=True)
-class SmbOptions:
-    users: Path | None = None
-    guest: bool = False
-    tcp: Address | None = None
 
 
 async def start_smb(

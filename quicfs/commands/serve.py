@@ -7,11 +7,9 @@ from pathlib import Path
 
 import click
 
-from quicfs.nfs.rpc.identity import NOBODY, Squash
 from quicfs.options import FILE, AddressParameter, AgentOptions, common_options, examples, server_options
-from quicfs.serve import Folder, ServeOptions, serve_until_told
-from quicfs.serve_nfs import NfsOptions
-from quicfs.serve_smb import SmbOptions
+from quicfs.serve import serve_until_told
+from quicfs.serve_options import NOBODY, Folder, NfsOptions, ServeOptions, SmbOptions
 from quicfs.url import DEFAULT_PORT, Address
 
 __all__ = ["serve"]
@@ -105,14 +103,13 @@ def serve(
         raise click.UsageError("with --no-smb there is nothing to serve: give --nfs as well")
     if not smb and tcp is not None:
         raise click.UsageError("--tcp is for SMB: give --nfs-tcp for NFS, or leave --no-smb out")
-    squash = Squash(no_root_squash, all_squash, anonuid, anongid)
     options = ServeOptions(
         tuple(_folder(text, share or "") for text in directory),
         listen,
         read_only,
         agent,
         SmbOptions(users, guest, tcp) if smb else None,
-        NfsOptions(squash, identity_map, nfs_tcp) if nfs else None,
+        NfsOptions(no_root_squash, all_squash, anonuid, anongid, identity_map, nfs_tcp) if nfs else None,
     )
     asyncio.run(serve_until_told(options))
 
