@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from quicfs.nfs import limits
-from quicfs.nfs.client.attributes import attr_of
+from quicfs.nfs.client.attributes import ATTR, attr_of
 from quicfs.nfs.client.nodes import NfsNode
 from quicfs.nfs.v4.attributes import Attribute, Attributes
 from quicfs.nfs.v4.types import ChangeInfo
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["MISSING", "Caches", "NodeCache"]
 
 _SHARE: Final = 4  # files larger than this part of the memory for data are not kept: others would have to go
+
+_ATTRIBUTES: Final = ATTR.bit_count()
+_OWNERS: Final = 512  # characters
 
 MISSING: Final = object()
 """A name of which nothing is known, as against None: nothing is there."""
@@ -94,6 +97,11 @@ class Caches:
         cache = self.of(node)
         self._saw(node, cache, raw.get(Attribute.CHANGE))
         cache.raw, cache.attr = raw, None
+        owners = len(raw.get(Attribute.OWNER, "")) + len(raw.get(Attribute.OWNER_GROUP, ""))
+        if len(raw) > _ATTRIBUTES or owners > _OWNERS:
+            # More than was asked for, or long: only what is needed of it is kept.
+            cache.attr = attr_of(raw)
+            cache.raw = {name: raw[name] for name in (Attribute.CHANGE, Attribute.SIZE) if name in raw}
         cache.until = self.now() + self.life
 
     def learn_change(self, node: NfsNode, change: int | None) -> None:

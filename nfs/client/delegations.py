@@ -98,8 +98,8 @@ class Delegations:
         self.wanted = wanted
         self.link: Link | None = None
         self._held: dict[NfsNode, Delegation] = {}  # what was used longest ago comes first
+        self._returning: set[Delegation] = set()
         self._by_name: dict[Place, Delegation] = {}
-        self._returning = 0
         self._opening = 0
         self._opened = asyncio.Event()
 
@@ -152,8 +152,8 @@ class Delegations:
         if place is not None:
             held.names[place] = self._caches.now()
             self._by_name[place] = held
-        if len(self._held) - self._returning > limits.CLIENT_DELEGATIONS:
-            idle = next((each for each in self._held.values() if each.held and not each.opens), held)
+        if len(self._held) > limits.CLIENT_DELEGATIONS:
+            idle = next((each for each in self._held.values() if not each.opens), held)
             self.give_back(idle)
 
     def _hold(self, node: NfsNode, stateid: StateId, generation: int, *, write: bool) -> Delegation:
@@ -235,7 +235,7 @@ class Delegations:
         return next(
             (
                 held
-                for held in self._held.values()
+                for held in (*self._held.values(), *self._returning)
                 if held.node.fh == fh and held.stateid.other == stateid.other
             ),
             None,
@@ -244,15 +244,15 @@ class Delegations:
     def recall_any(self, keep: int, mask: int) -> None:
         """CB_RECALL_ANY (§20.6): give back until `keep` are left, those first that were not used for long."""
         kinds = {False: bool(mask >> RecallAny.RDATA_DLG & 1), True: bool(mask >> RecallAny.WDATA_DLG & 1)}
-        held = [each for each in self._held.values() if each.held]
-        chosen = [each for each in held if kinds[each.write]]
+        chosen = [each for each in self._held.values() if kinds[each.write]]
         chosen.sort(key=lambda each: bool(each.opens))
-        for each in chosen[: max(0, len(held) - keep)]:
+        for each in chosen[: max(0, len(self._held) - keep)]:
             self.give_back(each)
 
     def attributes(self, fh: bytes) -> Attributes | None:
         """CB_GETATTR (§10.4.3): size and change attribute of a file that is delegated to us for writing."""
-        held = next((each for each in self._held.values() if each.node.fh == fh and each.write), None)
+        every = (*self._held.values(), *self._returning)
+        held = next((each for each in every if each.node.fh == fh and each.write), None)
         if held is None or held.change is None:
             return None
         attr = self._caches.attr(held.node)
@@ -271,7 +271,8 @@ class Delegations:
         self._unname(held)
         held.returning = self.link.spawn(self._return(held))
         if self._held.get(held.node) is held:
-            self._returning += 1
+            del self._held[held.node]
+        self._returning.add(held)
 
     async def _return(self, held: Delegation) -> None:
         try:
@@ -333,7 +334,7 @@ class Delegations:
         self._unname(held)
         if self._held.get(held.node) is held:
             del self._held[held.node]
-            self._returning -= held.returning is not None
+        self._returning.discard(held)
         cache = held.node.cache
         if cache is not None and cache.delegation is held:
             cache.delegation = None
@@ -348,7 +349,7 @@ class Delegations:
 
     def start_over(self, generation: int) -> None:
         """A new client ID: the delegations are gone. Local opens are reclaimed as opens (`recovery`)."""
-        for held in list(self._held.values()):
+        for held in (*self._held.values(), *self._returning):
             if held.generation == generation:
                 continue
             for file in held.opens:
@@ -367,7 +368,7 @@ class Delegations:
     async def test(self) -> None:
         """Which ones the server has revoked (§18.48), and free them."""
         assert self.link is not None
-        all_held = [each for each in self._held.values() if each.held]
+        all_held = list(self._held.values())
         for at in range(0, len(all_held), _TESTED_AT_ONCE):
             some = all_held[at : at + _TESTED_AT_ONCE]
             args = TestStateidArgs([held.stateid for held in some])
@@ -395,6 +396,6 @@ class Delegations:
         self.wanted = False
         for held in list(self._held.values()):
             self.give_back(held)
-        tasks = [held.returning for held in self._held.values() if held.returning is not None]
+        tasks = [held.returning for held in self._returning if held.returning is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSE_S)

@@ -455,11 +455,11 @@ def test_names(tmp_path: Path) -> None:
         calls.clear()
         assert await status_of(one.lookup(one.root, "a")) is Status.NOT_FOUND
         assert calls == []
-        await one.mkdir(one.root, "other")  # who else has changed the directory, the server cannot tell
+        await one.mkdir(one.root, "other")  # the server may not know who else has changed the directory
         calls.clear()
         for _ in range(2):
             assert await status_of(one.lookup(one.root, "a")) is Status.NOT_FOUND
-        assert len(calls) == 1
+        assert len(calls) <= 1
         await one.mkdir(one.root, "a")
         node, _ = await one.lookup(one.root, "a")
         calls.clear()

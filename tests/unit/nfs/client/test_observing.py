@@ -86,6 +86,15 @@ def test_attributes_come_and_grow_old() -> None:
     assert size_of(world) is None
 
 
+def test_of_attributes_that_are_too_long_only_what_is_needed_is_kept() -> None:
+    world = World()
+    raw = attributes(1, 5)
+    raw.attributes[Attribute.OWNER] = "x" * 60_000
+    world.getattr(world.f).done([None, raw])
+    assert size_of(world) == 5
+    assert world.f.cache is not None and world.f.cache.raw == {Attribute.CHANGE: 1, Attribute.SIZE: 5}
+
+
 def test_nothing_to_learn_is_not_followed() -> None:
     world = World()
     assert world.observer.begin([put(world.f), (Op.READ, None)]) is None
