@@ -28,6 +28,8 @@ MAX_IO: Final = 1 << 20  # of one READ or WRITE
 MAX_LISTING: Final = 1 << 20  # of one READDIR's results
 MAX_COPY: Final = 64 << 20  # of one COPY; the client goes on from there
 MAX_SEGMENTS: Final = 64  # of one READ_PLUS
+MAX_RECENT_FILES: Final = 64  # open for calls that come without an open
+RECENT_FILE_S: Final = 2.0  # that one of them stays unused
 MAX_MOUNTS: Final = 1024  # of NFSv3 clients that are remembered for DUMP
 MAX_MOUNT_DEPTH: Final = 64  # names in the path of one
 

@@ -187,6 +187,7 @@ async def recall(ctx: Context, target: Target) -> None:
     attr = target.attr or await ctx.server.tree.attr(ctx, target)
     if attr.kind is FileKind.REGULAR:
         await ctx.server.files.recall(target, for_write=True, by=ctx.client)
+        await ctx.server.recent.drop(target.raw)
 
 
 async def _recall_named(ctx: Context, beside: Target, node: Node, attr: Attr) -> None:

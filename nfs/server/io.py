@@ -21,7 +21,7 @@ from quicfs.vfs.status import FsError
 if TYPE_CHECKING:
     from quicfs.nfs.server.context import Context, Handler, Target
 
-__all__ = ["HANDLERS", "borrow"]
+__all__ = ["HANDLERS", "borrow", "check_anonymous"]
 
 _OFFSETS: Final = (1 << 63) - 1  # the largest offset of a file of this machine
 _READ_OVERHEAD: Final = 16  # operation, status, eof, length
@@ -56,19 +56,24 @@ async def borrow(ctx: Context, stateid: StateId, target: Target, *, write: bool)
         if write:
             _changed(ctx, file)
         return held.share()
+    await check_anonymous(ctx, target, write=write, bypass=stateid == READ_BYPASS)
+    attr = target.attr or await target.fs.getattr(target.node)
+    need_regular(attr)
+    file_, _, _ = await target.fs.open(target.node, "", OpenFlags.WRITE if write else OpenFlags.READ)
+    return HeldFile(file_, readable=not write, writable=write)
+
+
+async def check_anonymous(ctx: Context, target: Target, *, write: bool, bypass: bool = False) -> None:
+    """Whether the file may be read or written without an open of one's own now."""
     if ctx.server.grace.active:
         raise Nfs4Error(Stat.GRACE)  # §8.4.2.1: what is not reclaimed yet may forbid it
     # §8.2.3: READ bypass goes past denials, and is the anonymous one for everything else.
-    if write or stateid != READ_BYPASS:
+    if write or not bypass:
         await ctx.server.files.conflicts(target, write=write, by=ctx.client)
     else:
         await ctx.server.files.recall(target, for_write=False, by=ctx.client)
     if write and (target.export is None or target.export.read_only):
         raise Nfs4Error(Stat.ROFS)
-    attr = target.attr or await target.fs.getattr(target.node)
-    need_regular(attr)
-    file_, _, _ = await target.fs.open(target.node, "", OpenFlags.WRITE if write else OpenFlags.READ)
-    return HeldFile(file_, readable=not write, writable=write)
 
 
 def _changed(ctx: Context, file: FileState) -> None:

@@ -19,6 +19,7 @@ from quicfs.nfs.server.exports import Export
 from quicfs.nfs.server.files import Files
 from quicfs.nfs.server.grace import Grace
 from quicfs.nfs.server.mount import Mount
+from quicfs.nfs.server.recent import RecentFiles
 from quicfs.nfs.server.recovery import Recovery
 from quicfs.nfs.server.sessions import SessionTable
 from quicfs.nfs.server.tree import Tree
@@ -64,6 +65,7 @@ class NfsServer:
         self.implementation: Final = ImplId("quicfs", "quicfs", NfsTime(0, 0))
         self.tree: Final = Tree(exports, state_directory, lease_time=int(lease))
         self.handles: Final = self.tree.handles
+        self.recent: Final = RecentFiles()
         self.files: Final = Files(self, run=self.epoch.to_bytes(4, "big"))
         self.clients: Final = ClientTable(self)
         self.sessions: Final = SessionTable(self)
@@ -84,6 +86,7 @@ class NfsServer:
             await asyncio.gather(self._laundry, return_exceptions=True)
             self._laundry = None
         await self.files.aclose()
+        await self.recent.aclose()
         idle = [client.owner for client in self.clients if client.confirmed and not client.state.any]
         for client in self.clients:
             await self.clients.remove(client)
@@ -99,6 +102,7 @@ class NfsServer:
         await self.grace.sweep(now)
         await self.clients.sweep(now)
         await self.files.tick(now)
+        await self.recent.tick(now)
 
     def caller(self, credential: Credential, peer: Peer, export: Export) -> Caller:
         """As whom `export` sees the sender of a call."""

@@ -36,6 +36,7 @@ async def setattr_(ctx: Context, args: SetattrArgs) -> SetattrRes:
         changes = replace(changes, size=None)
     else:
         await ctx.server.files.recall(target, for_write=True, by=ctx.client)
+    await ctx.server.recent.drop(target.raw)
     if changes != _NOTHING:
         target.attr = None
         try:

@@ -8,8 +8,9 @@ from quicfs.nfs.limits import MAX_IO, MAX_LISTING
 from quicfs.nfs.server import access as access_rules
 from quicfs.nfs.server.access import need_writable
 from quicfs.nfs.server.delegations import seen_by_others
+from quicfs.nfs.server.directories import recall
 from quicfs.nfs.server.files import HeldFile
-from quicfs.nfs.server.io import borrow
+from quicfs.nfs.server.io import borrow, check_anonymous
 from quicfs.nfs.server.v3_call import Handler, Nfs3Error, Work
 from quicfs.nfs.v3.nfs3 import (
     AccessArgs,
@@ -70,7 +71,7 @@ async def setattr_(work: Work, args: SetattrArgs) -> Wcc:
     if size is not None:
         await resize(work, target, size)
     elif target.attr.kind is FileKind.REGULAR:
-        await work.ctx.server.files.recall(target, for_write=True)
+        await recall(work.ctx, target)
     if changes != SetAttr():
         target.attr = None
         target.attr = await target.fs.setattr(target.node, changes)
@@ -105,11 +106,27 @@ async def readlink(work: Work, args: FileArgs) -> ReadlinkOk:
 
 
 async def _opened(work: Work, target: Target, *, write: bool) -> HeldFile:
-    """The file for one call, against what opens and delegations of NFSv4 forbid.
+    """The file for one call, against what opens and delegations of NFSv4 forbid. To be released."""
+    ctx, export = work.ctx, target.export
+    if export is None:
+        raise Nfs3Error(Stat.ISDIR)
+    caller, recent = ctx.caller_for(export), ctx.server.recent
+    held = recent.find(target.raw, caller, write=write, now=ctx.now)
+    if held is None:
+        held = await _open_now(work, target, write=write)
+        await recent.keep(target.raw, caller, held, write=write, now=ctx.now)
+        return held
+    try:
+        await check_anonymous(ctx, target, write=write)
+    except BaseException:
+        await held.release()
+        raise
+    return held
 
-    The owner gets in whatever the mode says: there is no OPEN here, so it may have been changed since the client
-    opened the file (§4.4).
-    """
+
+async def _open_now(work: Work, target: Target, *, write: bool) -> HeldFile:
+    """The owner gets in whatever the mode says: there is no OPEN here, so it may have been changed since the client
+    opened the file (§4.4)."""
     try:
         return await borrow(work.ctx, ANONYMOUS, target, write=write)
     except FsError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from pathlib import Path
@@ -366,6 +367,33 @@ def test_what_is_open_can_be_read_when_its_name_is_gone(tmp_path: Path) -> None:
         assert await read(newer, file) == (True, b"abc")
         await close(newer, file)
         assert (await client.call("GETATTR", FileArgs(file.fh)))[0] is Stat.STALE
+
+    run(scenario, tmp_path)
+
+
+def test_what_is_kept_open_between_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quicfs.nfs.server.recent.MAX_RECENT_FILES", 4)
+
+    async def scenario(rig: Rig, client: Nfs3Client, root: bytes) -> None:
+        assert rig.server is not None
+        recent = rig.server.recent
+        files = []
+        for number in range(9):
+            (rig.tree / str(number)).write_bytes(b"hello")
+            files.append(await find(client, root, str(number)))
+            assert bytes((await client.do("READ", nfs3.ReadArgs(files[-1], 0, 9))).data) == b"hello"
+        assert len(recent) == 4
+        other = Nfs3Client(rig, uid=1234)
+        await other.do("READ", nfs3.ReadArgs(files[8], 0, 9))
+        # Rights that are taken away hold at once, and so do names.
+        await client.do("SETATTR", nfs3.SetattrArgs(files[8], Sattr(mode=0o600), None))
+        assert (await other.call("READ", nfs3.ReadArgs(files[8], 0, 9)))[0] is Stat.ACCES
+        before = len(recent)
+        await client.do("REMOVE", DirOpArgs(root, "7"))
+        assert len(recent) == before - 1
+        assert (await client.call("READ", nfs3.ReadArgs(files[7], 0, 9)))[0] is Stat.STALE
+        await asyncio.sleep(5)
+        assert len(recent) == 0
 
     run(scenario, tmp_path)
 
