@@ -20,6 +20,7 @@ from quicfs.nfs import limits
 from quicfs.nfs.client.attributes import ATTR, attr_of
 from quicfs.nfs.client.nodes import NfsNode
 from quicfs.nfs.v4.attributes import Attribute, Attributes
+from quicfs.nfs.v4.const import FileType
 from quicfs.nfs.v4.types import ChangeInfo
 from quicfs.vfs.api import Attr
 from quicfs.vfs.status import FsError, Status
@@ -42,7 +43,7 @@ MISSING: Final = object()
 class NodeCache:
     """Of one object. `change`: its change attribute as seen last; `checked`: when that was, in loop time."""
 
-    __slots__ = ("attr", "change", "checked", "delegation", "names", "raw", "touched", "until")
+    __slots__ = ("attr", "change", "checked", "delegation", "kind", "names", "raw", "touched", "until")
 
     def __init__(self) -> None:
         self.touched = 0  # on the clock of Caches
@@ -53,6 +54,7 @@ class NodeCache:
         self.checked = 0.0
         self.names: dict[str, NfsNode | None] = {}
         self.delegation: Delegation | None = None
+        self.kind: int | None = None  # FileType: it never changes
 
 
 class Caches:
@@ -97,6 +99,7 @@ class Caches:
         cache = self.of(node)
         self._saw(node, cache, raw.get(Attribute.CHANGE))
         cache.raw, cache.attr = raw, None
+        cache.kind = raw.get(Attribute.TYPE)
         owners = len(raw.get(Attribute.OWNER, "")) + len(raw.get(Attribute.OWNER_GROUP, ""))
         if len(raw) > _ATTRIBUTES or owners > _OWNERS:
             # More than was asked for, or long: only what is needed of it is kept.
@@ -136,6 +139,15 @@ class Caches:
         cache = node.cache
         if cache is not None:
             cache.until = cache.checked = 0.0
+
+    def forget(self, node: NfsNode) -> None:
+        """It is not what it was: no name leads to it any more, as far as we know."""
+        place = node.place
+        if place is not None and place[0].cache is not None:
+            self._forget_names(place[0], place[0].cache)
+        for directory, cache in list(self._named.items()):
+            if node in cache.names.values():
+                self._forget_names(directory, cache)
 
     def clear(self) -> None:
         """The server was away: nothing is believed without a look."""
@@ -184,6 +196,22 @@ class Caches:
         attr = self.attr(node)
         return None if attr is None else (node, attr)
 
+    def closest(self, directory: NfsNode, names: Sequence[str]) -> tuple[NfsNode, list[str]]:
+        """As far as the way over `names` is believed to lead through directories: the last of them, and what is left
+        to walk."""
+        node = directory
+        for count, name in enumerate(names):
+            found = self.name(node, name)
+            if not isinstance(found, NfsNode) or found.cache is None or found.cache.kind != FileType.DIR:
+                return node, list(names[count:])
+            node = found
+        return node, []
+
+    def kind(self, directory: NfsNode, name: str) -> int | None:
+        """FileType of what has this name, if that may be believed."""
+        found = self.name(directory, name)
+        return found.cache.kind if isinstance(found, NfsNode) and found.cache is not None else None
+
     def fresh(self, directory: NfsNode) -> bool:
         """Whether names of this directory could be believed."""
         cache = directory.cache
@@ -205,13 +233,12 @@ class Caches:
         """We changed what these names lead to. What `cinfo` says may tell that nobody else changed anything
         (§10.8)."""
         cache = self.of(directory)
-        known = cinfo is not None and cinfo.atomic and cinfo.before == cache.change and self.fresh(directory)
         self.touch(directory)
-        if not known or cinfo is None:
+        if cinfo is None or not cinfo.atomic or cinfo.before != cache.change:
             self._forget_names(directory, cache)
             cache.change, cache.checked = None, 0.0
             return
-        cache.change = cinfo.after
+        cache.change, cache.checked = cinfo.after, self.now()
         for name in names:
             if cache.names.pop(name, MISSING) is not MISSING:
                 self._names -= 1

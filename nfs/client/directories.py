@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from quicfs.nfs.client.attributes import ATTR, attr_of
 from quicfs.nfs.client.nodes import NfsNode
-from quicfs.nfs.client.requests import put
+from quicfs.nfs.client.requests import CHANGE, put
 from quicfs.nfs.v4.attributes import Attribute
 from quicfs.nfs.v4.const import Op
 from quicfs.nfs.v4.operations_directories import ReaddirArgs
@@ -29,8 +29,8 @@ async def page(fs: NfsFileSystem, directory: NfsNode, cookie: int, limit: int) -
     most = min(fs.read_limit, max(_LEAST, limit * _ENTRY))
     verifier = directory.cookieverf if cookie else bytes(8)
     args = ReaddirArgs(cookie, verifier, min(most, limit * _NAME), most, _WANTED)
-    values = await fs.run([put(directory), (Op.READDIR, args)], directory.shown)
-    result = values[1]
+    values = await fs.run([put(directory), CHANGE, (Op.READDIR, args)], directory.shown)
+    result = values[2]
     directory.cookieverf = result.cookieverf
     found = result.entries[:limit]
     entries: list[DirEntry] = []

@@ -25,7 +25,7 @@ from quicfs.nfs.client.openfile import NfsOpenFile
 from quicfs.nfs.client.opening import open_file
 from quicfs.nfs.client.ranges import clone_range, copy_range
 from quicfs.nfs.client.recovery import Opens
-from quicfs.nfs.client.requests import CHANGE, GETATTR, GETFH, PUTROOTFH, lookups, put
+from quicfs.nfs.client.requests import GETATTR, GETFH, PUTROOTFH, lookups, put
 from quicfs.nfs.client.session import Session
 from quicfs.nfs.client.status import LOST_STATE, fs_error
 from quicfs.nfs.client.transfer import PIECE, read_limit, write_limit
@@ -255,7 +255,7 @@ class NfsFileSystem(FileSystem):
         self.unstable = client.unstable
         self.caches = client.caches
         self.delegations = client.delegations
-        self.walker = Walker(client.link, client.nodes, client.root, self.credential)
+        self.walker = Walker(client.link, client.nodes, client.caches, client.root, self.credential)
 
     async def connect(self) -> None:
         """Connect now. ConnectError with a sentence when that fails."""
@@ -287,15 +287,6 @@ class NfsFileSystem(FileSystem):
         """FsError."""
         return await self.uplink.run(operations, what, credential=self.credential, **options)
 
-    async def at(
-        self, directory: Node, path: Sequence[str], tail: Sequence[Operation], **options: Any
-    ) -> list[Any]:
-        """`tail` on the object at `path`; FsError."""
-        try:
-            return await self.walker.run(node_of(directory), path, tail, **options)
-        except CompoundFailed as failed:
-            raise fs_error(failed, failed.what) from failed
-
     # Looking
 
     async def lookup(self, directory: Node, path: str, *, follow: bool = False) -> tuple[Node, Attr]:
@@ -305,13 +296,12 @@ class NfsFileSystem(FileSystem):
         known = self.caches.walk(base, parts)
         if known is not None and not (follow and known[1].kind is FileKind.SYMLINK):
             return known
-        if len(parts) == 1 and not self.caches.fresh(base):
-            await self.there(base)
-            fh, values = (
-                await self.run([put(base), CHANGE, *lookups(parts), GETFH, GETATTR], shown(base, parts))
-            )[3:]
-        else:
-            fh, values = await self.at(base, parts, [GETFH, GETATTR])
+        await self.there(base)
+        tail = [*lookups(parts[-1:]), GETFH, GETATTR]
+        try:
+            _, fh, values = await self.walker.run(base, parts[:-1], tail)
+        except CompoundFailed as failed:
+            raise fs_error(failed, shown(base, parts)) from failed
         attr = attr_of(values.attributes)
         if follow and attr.kind is FileKind.SYMLINK:
             return await self.walker.walk(base, parts)

@@ -87,6 +87,8 @@ async def remove(fs: NfsFileSystem, directory: NfsNode, path: str, *, directory_
     """REMOVE takes files and directories alike; what the name is, is looked at in the same COMPOUND. A name that
     becomes something else between the two operations is removed all the same, if it is empty."""
     way, name = _split(path)
+    if await _removed_as_known(fs, directory, way, name, directory_wanted=directory_wanted):
+        return
     check = Op.VERIFY if directory_wanted else Op.NVERIFY
     tail: list[Operation] = [
         SAVEFH,
@@ -108,6 +110,25 @@ async def remove(fs: NfsFileSystem, directory: NfsNode, path: str, *, directory_
         raise fs_error(failed, failed.what + "/" + name) from failed
 
 
+async def _removed_as_known(
+    fs: NfsFileSystem, directory: NfsNode, way: list[str], name: str, *, directory_wanted: bool
+) -> bool:
+    """REMOVE alone, if what the name is was seen just now."""
+    node, rest = fs.caches.closest(directory, way)
+    kind = None if rest else fs.caches.kind(node, name)
+    if kind is None or (kind == FileType.DIR) is not directory_wanted:
+        return False
+    what = shown(directory, [*way, name])
+    try:
+        await fs.compound([put(node), (Op.REMOVE, RemoveArgs(name))], what, cache=True, again=False)
+    except CompoundFailed as failed:
+        if failed.index:
+            status = Stat.NOTEMPTY if failed.status is Stat.EXIST else failed.status
+            raise fs_error(CompoundFailed(status, failed.results, what), what) from failed
+        return False
+    return True
+
+
 async def rename(
     fs: NfsFileSystem,
     source: NfsNode,
@@ -127,6 +148,8 @@ async def rename(
         return
     what = f"{shown(source, [*way, name])} to {shown(target, [*new_way, new_name])}"
     operation = (Op.RENAME, RenameArgs(name, new_name))
+    source, way = fs.caches.closest(source, way)
+    target, new_way = fs.caches.closest(target, new_way)
     try:
         operations = [put(source), *lookups(way), SAVEFH, put(target), *lookups(new_way), operation]
         await fs.compound(operations, what, cache=True, again=False)

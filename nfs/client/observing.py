@@ -40,7 +40,7 @@ _CURRENT: Final = frozenset(
     }
 )
 _DIRECTORY: Final = frozenset({Op.CREATE, Op.REMOVE, Op.RENAME, Op.LINK, Op.OPEN})
-_WORTH_IT: Final = _CURRENT | _DIRECTORY | {Op.GETATTR, Op.LOOKUP}
+_WORTH_IT: Final = _CURRENT | _DIRECTORY | {Op.GETATTR, Op.LOOKUP, Op.READDIR}
 
 
 class Observer:
@@ -205,6 +205,21 @@ class Sight:
         if node.cache is not None and node.cache.touched > self._ticket:
             self._clean[node] = node.cache.touched
 
+    def _readdir(self, args: Any, value: Any) -> None:
+        directory = self._current
+        if directory is None or not self._current_as_of(directory):
+            return
+        nodes, caches, ticket = self._observer.nodes, self._caches, self._ticket
+        for entry in value.entries:
+            attributes = entry.attrs
+            fh = attributes.get(Attribute.FILEHANDLE)
+            if fh is None or Attribute.FILEID not in attributes:
+                continue
+            node = nodes.at(fh, attributes[Attribute.FILEID], (directory, entry.name))
+            if caches.untouched(node, ticket):
+                caches.learn(node, attributes)
+            caches.learn_name(directory, entry.name, node)
+
     def _open(self, args: Any, value: Any) -> None:
         directory, claim = self._current, args.claim
         if not isinstance(claim, ClaimNull):
@@ -297,6 +312,7 @@ _STEPS: Final[dict[Op | CbOp, Callable[[Sight, Any, Any], None]]] = {
     Op.LOOKUP: Sight._lookup,
     Op.GETFH: Sight._getfh,
     Op.GETATTR: Sight._getattr,
+    Op.READDIR: Sight._readdir,
     Op.OPEN: Sight._open,
     Op.CREATE: Sight._create,
     Op.REMOVE: Sight._remove,

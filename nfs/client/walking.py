@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from quicfs.nfs.client.attributes import attr_of
+from quicfs.nfs.client.caching import Caches
 from quicfs.nfs.client.channel import Operation
 from quicfs.nfs.client.errors import CompoundFailed
 from quicfs.nfs.client.link import Link
 from quicfs.nfs.client.nodes import NfsNode, Nodes
-from quicfs.nfs.client.requests import GETATTR, GETFH, LOOKUPP, READLINK, lookups, put
+from quicfs.nfs.client.requests import CHANGE, GETATTR, GETFH, LOOKUPP, READLINK, put
 from quicfs.nfs.client.status import fs_error
 from quicfs.nfs.rpc.message import Credential
-from quicfs.nfs.v4.const import Stat
+from quicfs.nfs.v4.const import Op, Stat
+from quicfs.nfs.v4.operations_directories import LookupArgs
 from quicfs.vfs.api import Attr, FileKind
 from quicfs.vfs.status import FsError, Status
 
@@ -31,9 +33,12 @@ def shown(directory: NfsNode, names: Sequence[str]) -> str:
 class Walker:
     """Finds objects in the name of one user. `root` is set once it is known."""
 
-    def __init__(self, link: Link, nodes: Nodes, root: NfsNode, credential: Credential) -> None:
+    def __init__(
+        self, link: Link, nodes: Nodes, caches: Caches, root: NfsNode, credential: Credential
+    ) -> None:
         self._link = link
         self._nodes = nodes
+        self._caches = caches
         self._root = root
         self._credential = credential
 
@@ -44,28 +49,36 @@ class Walker:
         tail: Sequence[Operation],
         **options: Any,
     ) -> list[Any]:
-        """`tail` with the object at `names` below `directory` as the current file handle; its results.
+        """`tail` with the object at `names` below `directory` as the current file handle; its results. What is believed
+        of the way is not walked again, and what is learned on the rest of it is believed later.
 
         CompoundFailed of `tail` is left to the caller: `results` and `index` count from its first operation.
         What happens before is an FsError.
         """
-        names = list(names)
-        if len(names) > 1 or not names:
-            names, directory = await self._shorten(directory, names)
-        before = 1 + len(names)
-        what = shown(directory, names)
-        try:
-            values = await self._link.compound(
-                [put(directory), *lookups(names), *tail], what, credential=self._credential, **options
-            )
-        except CompoundFailed as failed:
-            # LOOKUP in a link, or the first operation of `tail` that finds a link where a directory should be
-            if not (names and failed.index > 1 and failed.status in _ON_THE_WAY):
-                raise self._of_tail(failed, before, what) from failed
-        else:
-            return values[before:]
-        node, _ = await self.walk(directory, names)
-        what = shown(directory, names)
+        caches = self._caches
+        for trust in (True, False):
+            node, rest = caches.closest(directory, names) if trust else (directory, list(names))
+            node, rest = await self._shorten(node, rest)
+            operations = [put(node)] if caches.fresh(node) else [put(node), CHANGE]
+            for name in rest:
+                operations += ((Op.LOOKUP, LookupArgs(name)), GETFH, GETATTR)
+            before = len(operations)
+            what = shown(directory, names)
+            try:
+                values = await self._link.compound(
+                    [*operations, *tail], what, credential=self._credential, **options
+                )
+            except CompoundFailed as failed:
+                if not failed.index and trust and node is not directory:
+                    caches.forget(node)  # what was believed of the way is not so any more
+                    continue
+                # LOOKUP in a link, or the first operation of `tail` that finds a link where a directory should be
+                if not rest or failed.index < 1 or failed.status not in _ON_THE_WAY:
+                    raise self._of_tail(failed, before, what) from failed
+            else:
+                return values[before:]
+            break
+        node, _ = await self.walk(node, rest)
         try:
             values = await self._link.compound(
                 [put(node), *tail], what, credential=self._credential, **options
@@ -79,23 +92,24 @@ class Walker:
             return fs_error(failed, what)
         return CompoundFailed(failed.status, failed.results[before:], what)
 
-    async def _shorten(self, directory: NfsNode, names: list[str]) -> tuple[list[str], NfsNode]:
+    async def _shorten(self, directory: NfsNode, names: list[str]) -> tuple[NfsNode, list[str]]:
         """A path that does not fit into one COMPOUND is walked in several."""
         session = self._link.current
-        most = max(1, (session.limits.maxoperations if session is not None else 32) - _RESERVED)
+        room = (session.limits.maxoperations if session is not None else 64) - _RESERVED
+        most = max(1, room // 3)
         while len(names) > most:
-            part, names = names[:most], names[most:]
+            part, names = names[: most - 1], names[most - 1 :]
             fh, values = (await self.run(directory, part, [GETFH, GETATTR]))[:2]
             attr = attr_of(values.attributes)
             directory = self._nodes.at(fh.object, attr.fileid, (directory, "/".join(part)))
-        return names, directory
+        return directory, names
 
     async def look(self, directory: NfsNode, name: str) -> tuple[NfsNode, Attr]:
         """One name, no link followed."""
         try:
-            fh, values = await self.run(directory, [name], [GETFH, GETATTR])
+            _, fh, values = await self.run(directory, [], [(Op.LOOKUP, LookupArgs(name)), GETFH, GETATTR])
         except CompoundFailed as failed:
-            raise fs_error(failed, failed.what) from failed
+            raise fs_error(failed, shown(directory, [name])) from failed
         attr = attr_of(values.attributes)
         return self._nodes.at(fh.object, attr.fileid, (directory, name)), attr
 

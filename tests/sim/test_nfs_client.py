@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -376,5 +377,59 @@ def test_calls_in_another_name(tmp_path: Path) -> None:
             node, _ = await bob.lookup(bob.root, "d")
             assert await status_of(bob.mkdir(node, "x")) is Status.ACCESS
             assert await bob.access(node, Access.READ) == Access.NONE
+
+    run(main())
+
+
+def test_what_is_believed_of_the_way_may_be_wrong(tmp_path: Path) -> None:
+    """Directories on the way that somebody has moved, removed and replaced behind our back."""
+
+    async def main() -> None:
+        async with Mounted(tmp_path, fs_options={"attr_timeout": 60.0}) as nfs:
+            fs, tree = nfs.fs, nfs.rig.tree
+            (tree / "a" / "b").mkdir(parents=True)
+            (tree / "a" / "b" / "f").write_bytes(b"1")
+            await fs.lookup(fs.root, "a/b/f")
+            (tree / "a" / "b" / "f").unlink()
+            (tree / "a" / "b").rmdir()
+            (tree / "a" / "b").mkdir()
+            (tree / "a" / "b" / "g").write_bytes(b"22")
+            file, attr, _ = await fs.open(fs.root, "a/b/g", READ)
+            assert attr.size == 2
+            await file.close()
+            (tree / "a" / "b" / "g").unlink()
+            (tree / "a" / "b").rmdir()
+            (tree / "a" / "b").write_bytes(b"a file")
+            assert await status_of(fs.open(fs.root, "a/b/x", READ)) is Status.NOT_DIR
+            assert await status_of(fs.mkdir(fs.root, "a/b/h")) is Status.NOT_DIR
+
+    run(main())
+
+
+def test_known_ways_are_not_walked_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Mounted(tmp_path) as nfs:
+            fs = nfs.fs
+            d, _ = await fs.mkdir(fs.root, "d")
+            await fs.mkdir(fs.root, "d/e")
+            seen: list[list[str]] = []
+            session = fs.uplink.current
+            assert session is not None
+            call = session.call
+
+            async def noting(operations: Any, **options: Any) -> Any:
+                seen.append([op.name for op, _ in operations])
+                return await call(operations, **options)
+
+            session.call = noting  # type: ignore[method-assign]
+            file, _, _ = await fs.open(fs.root, "d/e/f", CREATE | WRITE)
+            assert seen[-1][:2] == ["PUTFH", "OPEN"] or seen[-1][:3] == ["PUTFH", "GETATTR", "OPEN"]
+            await file.close()
+            await fs.readdir(d)
+            await fs.unlink(fs.root, "d/e/f")
+            assert seen[-1] == ["PUTFH", "REMOVE"]
+            await fs.rmdir(fs.root, "d/e")
+            assert seen[-1] == ["PUTFH", "REMOVE"]
+            assert await status_of(fs.unlink(fs.root, "d")) is Status.IS_DIR
 
     run(main())
