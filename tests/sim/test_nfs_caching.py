@@ -535,3 +535,62 @@ def test_who_opens_after_another_has_closed_sees_everything(
         assert {path.name: path.read_bytes() for path in site.rig.tree.iterdir()} == model
 
     on_site(tmp_path, body)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_many_at_once_while_connections_break(tmp_path: Path, seed: int, restarts: bool) -> None:
+    """Each file is used by one task at a time, many files at once, by three clients; what one has closed, the next
+    one sees, whoever was cut off meanwhile."""
+    dice = random.Random(seed)
+
+    async def body(site: Site) -> None:
+        mounts = [(await site.client(f"c{number}", delay=0.002, timeout=120.0))[0] for number in range(3)]
+        model = {name: b"" for name in "abcdef"}
+        turns = {name: asyncio.Lock() for name in model}
+        for name in model:
+            await put(mounts[0], name, b"")
+
+        async def work() -> None:
+            for _ in range(40):
+                await asyncio.sleep(dice.random() * 0.1)
+                fs, name = dice.choice(mounts), dice.choice("abcdef")
+                async with turns[name]:
+                    if dice.random() < 0.6:
+                        assert await get(fs, name) == model[name], name
+                        continue
+                    file, _, _ = await fs.open(fs.root, name, READ | WRITE)
+                    data = dice.randbytes(dice.randrange(1, 40))
+                    offset = dice.randrange(100)
+                    if dice.random() < 0.3:
+                        await file.lock(0, 0, LockKind.EXCLUSIVE, owner=1)
+                    assert bytes(await file.read(0, 1000)) == model[name]
+                    await file.write(offset, data)
+                    await file.fsync()
+                    old = model[name].ljust(offset, b"\0")
+                    model[name] = old[:offset] + data + old[offset + len(data) :]
+                    await file.close()
+
+        async def trouble() -> None:
+            while True:
+                await asyncio.sleep(dice.random() * 0.2)
+                dice.choice(site.links).cut()
+                if restarts and dice.random() < 0.2:
+                    await site.rig.kill()
+                    await asyncio.sleep(dice.random())
+                    await site.rig.restart()
+
+        breaking = asyncio.create_task(trouble())
+        try:
+            await asyncio.gather(*(work() for _ in range(5)))
+        finally:
+            breaking.cancel()
+            await asyncio.gather(breaking, return_exceptions=True)
+        assert len(site.links) > 2 * len(mounts)  # each had to connect again
+        if site.rig.server is None:
+            await site.rig.restart()
+        for fs in mounts:
+            for name, data in model.items():
+                assert await get(fs, name) == data
+
+    on_site(tmp_path, body, lease=10.0, grace=5.0)
