@@ -13,17 +13,26 @@ _MODES: Final = {Access.READ: os.R_OK, Access.WRITE: os.W_OK, Access.EXECUTE: os
 _NO: Final = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ETXTBSY))
 
 
+_QUESTIONS: Final = {
+    wanted.value: tuple((bit, mode) for bit, mode in _MODES.items() if bit in wanted)
+    for wanted in map(Access, range(1 << len(_MODES)))
+}
+"""What each set is made of. (Arithmetic with flags costs more than the system call.)"""
+
+
 def allowed(fd: int, wanted: Access) -> Access:
     """Those of `wanted` that the kernel would allow; `fd` may be an O_PATH descriptor. OSError."""
+    questions = _QUESTIONS[wanted.value]
     together = 0
-    for bit in wanted:
-        together |= _MODES[bit]
+    for _, mode in questions:
+        together |= mode
     if not together or _may(fd, together):
         return wanted
     found = Access.NONE
-    for bit in wanted:
-        if together != _MODES[bit] and _may(fd, _MODES[bit]):
-            found |= bit
+    if len(questions) > 1:
+        for bit, mode in questions:
+            if _may(fd, mode):
+                found |= bit
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Final
 
 from quicfs.nfs.v4 import const
@@ -37,7 +38,8 @@ _OF_FILE: Final = {
 }
 _XATTR: Final = B.XAREAD | B.XAWRITE | B.XALIST
 _CHANGES: Final = B.MODIFY | B.EXTEND | B.DELETE | B.XAWRITE
-_ALL: Final = Access.READ | Access.WRITE | Access.EXECUTE
+_DIRECTORY_BITS: Final = sum(_OF_DIRECTORY)
+_FILE_BITS: Final = sum(_OF_FILE)
 
 
 def need_writable(target: Target) -> None:
@@ -54,20 +56,37 @@ async def need_directory(target: Target) -> Attr:
     return attr
 
 
+@functools.lru_cache(4096)
+def _question(wanted: int, *, directory: bool) -> Access:
+    """What to ask the tree for these bits."""
+    needed = Access.NONE
+    for bit, needs in (_OF_DIRECTORY if directory else _OF_FILE).items():
+        if wanted & bit:
+            needed |= needs
+    return needed
+
+
+@functools.lru_cache(4096)
+def _answer(wanted: int, may: Access, *, directory: bool) -> int:
+    allowed = 0
+    for bit, needs in (_OF_DIRECTORY if directory else _OF_FILE).items():
+        if wanted & bit and needs & may == needs:
+            allowed |= bit
+    return allowed
+
+
 async def granted(ctx: Context, target: Target, wanted: int, *, xattrs: bool) -> tuple[int, int]:
     """Of the bits `wanted`: those that mean something for this object, and of these those that are allowed."""
     attr = target.attr or await ctx.server.tree.attr(ctx, target)
-    table = _OF_DIRECTORY if attr.kind is FileKind.DIRECTORY else _OF_FILE
-    may = await target.fs.access(target.node, _ALL)
-    forbidden = _CHANGES if target.export is None or target.export.read_only else 0
-    supported = allowed = 0
-    for bit, needs in table.items():
-        if not wanted & bit or (bit & _XATTR and not xattrs):
-            continue
-        supported |= bit
-        if needs & may == needs and not bit & forbidden:
-            allowed |= bit
-    return supported, allowed
+    directory = attr.kind is FileKind.DIRECTORY
+    supported = wanted & (_DIRECTORY_BITS if directory else _FILE_BITS)
+    if not xattrs:
+        supported &= ~_XATTR
+    asked = supported
+    if target.export is None or target.export.read_only:
+        asked &= ~_CHANGES
+    may = await target.fs.access(target.node, _question(asked, directory=directory))
+    return supported, _answer(asked, may, directory=directory)
 
 
 async def access(ctx: Context, args: AccessArgs) -> AccessResok:
