@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import struct
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from itertools import islice
@@ -37,6 +38,30 @@ def format_address(address: object) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+class _Slab:
+    """Where received bytes go: one piece of memory for all streams of a thread, cut into views. A stream that waits
+    holds none of it."""
+
+    def __init__(self) -> None:
+        self._memory = memoryview(bytearray(_SLAB))
+        self.used = 0
+
+    def room(self, limit: int) -> memoryview:
+        """Not taken until `used` is raised."""
+        if _SLAB - self.used < _SLAB_TAIL:
+            self._memory = memoryview(bytearray(_SLAB))
+            self.used = 0
+        return self._memory[self.used : self.used + limit]
+
+
+class _Slabs(threading.local):
+    def __init__(self) -> None:
+        self.here = _Slab()
+
+
+_slabs = _Slabs()
+
+
 class TcpStream:
     """A connected TCP socket. Satisfies `ByteStream`; one task may receive at a time, any may send."""
 
@@ -50,8 +75,7 @@ class TcpStream:
             self._peer = format_address(sock.getpeername())
         except OSError:
             self._peer = "a peer that is gone"
-        self._slab = memoryview(bytearray(_SLAB))
-        self._slab_used = 0
+        self._slab = _slabs.here
         self._turns = 0
         self._drained = False  # the last receive got less than it had room for: nothing more is there
         self._read_armed = False
@@ -74,38 +98,51 @@ class TcpStream:
     # Receiving
 
     async def recv(self, limit: int = 1 << 20) -> memoryview:
-        if len(self._slab) - self._slab_used < _SLAB_TAIL:
-            self._slab = memoryview(bytearray(_SLAB))
-            self._slab_used = 0
-        start = self._slab_used
-        count = await self.recv_into(self._slab[start : start + limit])
-        self._slab_used = start + count
-        return self._slab[start : start + count]
+        slab = self._slab
+        while True:
+            if self._drained or self._turns >= _FAIR_TURNS:
+                await self._wait()
+            buffer = slab.room(limit)
+            count = self._receive(buffer)
+            if count is not None:
+                slab.used += count
+                return buffer[:count]
 
     async def recv_into(self, buffer: memoryview) -> int:
         """Receive into `buffer`; the count of bytes, 0 at the end of the stream."""
-        if self._turns >= _FAIR_TURNS:
-            self._turns = 0
-            await asyncio.sleep(0)
         while True:
-            if self._error is not None:
-                raise self._error
-            if self._closing:
-                raise ConnectionError(f"the connection to {self._peer} was closed here")
-            if self._drained:
-                self._drained, self._turns = False, 0
-                await self._readable()
-                continue
-            try:
-                count = self._sock.recv_into(buffer)
-            except (BlockingIOError, InterruptedError):
-                self._drained = True
-            except OSError as error:
-                raise self._broken(error) from error
-            else:
-                self._turns += 1
-                self._drained = 0 < count < len(buffer)
+            if self._drained or self._turns >= _FAIR_TURNS:
+                await self._wait()
+            count = self._receive(buffer)
+            if count is not None:
                 return count
+
+    async def _wait(self) -> None:
+        """Until there may be something to receive; or just for the others' turn."""
+        if self._error is None and not self._closing:
+            if self._drained:
+                self._drained = False
+                await self._readable()
+            else:
+                await asyncio.sleep(0)
+        self._turns = 0
+
+    def _receive(self, buffer: memoryview) -> int | None:
+        """None: nothing is there."""
+        if self._error is not None:
+            raise self._error
+        if self._closing:
+            raise ConnectionError(f"the connection to {self._peer} was closed here")
+        try:
+            count = self._sock.recv_into(buffer)
+        except (BlockingIOError, InterruptedError):
+            self._drained = True
+            return None
+        except OSError as error:
+            raise self._broken(error) from error
+        self._turns += 1
+        self._drained = 0 < count < len(buffer)
+        return count
 
     async def _readable(self) -> None:
         if self._reader is not None:

@@ -31,7 +31,7 @@ class RecordBuffer:
 
     def __init__(self, limit: int = limits.MAX_MESSAGE) -> None:
         self.limit = limit
-        self._rest = memoryview(b"")  # less than a header
+        self._rest = b""  # less than a header
         self._later = memoryview(b"")  # what has not been looked at
         self._target: bytearray | None = None  # what came of a message under way
         self._known = 0  # bytes that its records so far announced
@@ -56,7 +56,7 @@ class RecordBuffer:
         found: list[memoryview] = []
         if self._rest:
             data = memoryview(b"".join((self._rest, data)))
-            self._rest = memoryview(b"")
+            self._rest = b""
         at, size = 0, len(data)
         while at < size:
             if len(found) >= limits.BURST:  # each takes far more room here than it took to send
@@ -65,7 +65,7 @@ class RecordBuffer:
             target = self._target
             if target is None or len(target) == self._known:  # a record begins
                 if size - at < _HEADER:
-                    self._rest = data[at:]
+                    self._rest = bytes(data[at:])  # a view would keep all that came with it
                     break
                 mark = int.from_bytes(data[at : at + _HEADER], "big")
                 at += _HEADER

@@ -46,7 +46,7 @@ PAUSE_S = 0.01
 SLOW_S, SLOWEST_S = 2.0, 20.0
 """Calls of the neighbour, half of them and every one: on a machine that does much else besides."""
 
-MEMORY = 96 << 20
+MEMORY = 64 << 20
 """What the server may grow by: the largest attack keeps 16 streams with a piece of 1 MiB each, and their replies."""
 
 SOMEBODY = AuthSys(1, "somebody", 1000, 1000, ())
