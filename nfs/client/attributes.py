@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import grp
+import operator
 import os
 import pwd
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from quicfs.nfs.v4.attributes import Attribute, Attributes, bitmap
 from quicfs.nfs.v4.const import FileType
+from quicfs.nfs.v4.types import SpecData
 from quicfs.vfs.api import NOW, Attr, FileKind, SetAttr, StatFs
 from quicfs.vfs.status import FsError, Status
 
@@ -90,31 +92,72 @@ def _gid(group: str) -> int:
         return _NOBODY
 
 
+_ORDER: Final = (
+    _A.TYPE,
+    _A.MODE,
+    _A.NUMLINKS,
+    _A.OWNER,
+    _A.OWNER_GROUP,
+    _A.SIZE,
+    _A.SPACE_USED,
+    _A.FILEID,
+    _A.TIME_ACCESS,
+    _A.TIME_MODIFY,
+    _A.TIME_METADATA,
+    _A.TIME_CREATE,
+    _A.CHANGE,
+    _A.RAWDEV,
+)
+_all: Final = operator.itemgetter(*_ORDER)
+_DEVICES: Final = (FileKind.CHARACTER, FileKind.BLOCK)
+
+
 def attr_of(values: Attributes) -> Attr:
     """What a server leaves out is as harmless as it can be."""
-    get: Callable[[Attribute, Any], Any] = values.get
-    kind = _KINDS.get(get(_A.TYPE, FileType.REG), FileKind.REGULAR)
-    mtime = get(_A.TIME_MODIFY, 0)
-    size = get(_A.SIZE, 0)
-    rdev = get(_A.RAWDEV, None)
+    try:
+        found = _all(values)
+    except KeyError:
+        found = _all({**_harmless(values), **values})
+    type_, mode, nlink, owner, group, size, used, fileid, atime, mtime, ctime, btime, change, rdev = found
+    kind = _KINDS.get(type_, FileKind.REGULAR)
+    device = os.makedev(rdev.major, rdev.minor) if kind in _DEVICES else 0
     return Attr(
-        kind=kind,
-        mode=get(_A.MODE, 0o755 if kind is FileKind.DIRECTORY else 0o644) & 0o7777,
-        nlink=get(_A.NUMLINKS, 1),
-        uid=_uid(get(_A.OWNER, "")),
-        gid=_gid(get(_A.OWNER_GROUP, "")),
-        size=size,
-        allocated=get(_A.SPACE_USED, size),
-        fileid=get(_A.FILEID, 0),
-        atime_ns=get(_A.TIME_ACCESS, mtime),
-        mtime_ns=mtime,
-        ctime_ns=get(_A.TIME_METADATA, mtime),
-        btime_ns=get(_A.TIME_CREATE, mtime),
-        change=get(_A.CHANGE, 0),
-        rdev=0
-        if rdev is None or kind not in (FileKind.CHARACTER, FileKind.BLOCK)
-        else os.makedev(rdev.major, rdev.minor),
+        kind,
+        mode & 0o7777,
+        nlink,
+        _uid(owner),
+        _gid(group),
+        size,
+        used,
+        fileid,
+        atime,
+        mtime,
+        ctime,
+        btime,
+        change,
+        device,
     )
+
+
+def _harmless(values: Attributes) -> Attributes:
+    kind = values.get(_A.TYPE, FileType.REG)
+    mtime = values.get(_A.TIME_MODIFY, 0)
+    return {
+        _A.TYPE: kind,
+        _A.MODE: 0o755 if kind in (FileType.DIR, FileType.ATTRDIR) else 0o644,
+        _A.NUMLINKS: 1,
+        _A.OWNER: "",
+        _A.OWNER_GROUP: "",
+        _A.SIZE: 0,
+        _A.SPACE_USED: values.get(_A.SIZE, 0),
+        _A.FILEID: 0,
+        _A.TIME_ACCESS: mtime,
+        _A.TIME_MODIFY: mtime,
+        _A.TIME_METADATA: mtime,
+        _A.TIME_CREATE: mtime,
+        _A.CHANGE: 0,
+        _A.RAWDEV: SpecData(0, 0),
+    }
 
 
 def changes_of(changes: SetAttr) -> Attributes:

@@ -546,7 +546,7 @@ def test_many_at_once_while_connections_break(tmp_path: Path, seed: int, restart
 
     async def body(site: Site) -> None:
         mounts = [(await site.client(f"c{number}", delay=0.002, timeout=120.0))[0] for number in range(3)]
-        model = {name: b"" for name in "abcdef"}
+        model = dict.fromkeys("abcdef", b"")
         turns = {name: asyncio.Lock() for name in model}
         for name in model:
             await put(mounts[0], name, b"")
