@@ -29,6 +29,7 @@ from quicfs.nfs.v4.operations_sessions import (
     SsvParms,
     StateProtectOps,
 )
+from quicfs.vfs.status import FsError
 
 if TYPE_CHECKING:
     from quicfs.nfs.server.server import NfsServer
@@ -131,6 +132,8 @@ class ClientTable:
             known = self._confirmed.get(owner)
             if update:
                 return self._to_update(known, verifier, principal)
+            if not self._server.grace.may_be(owner, principal):
+                raise Nfs4Error(Stat.CLID_INUSE)  # case 3: who had the name before the restart is waited for
             if known is not None and known.principal != principal:
                 # Case 3: another principal may take the name over when nothing depends on it any more.
                 if (known.state.any or known.sessions) and not known.lease_expired(now):
@@ -196,7 +199,10 @@ class ClientTable:
                 del table[client.owner]
         for session in list(client.sessions.values()):
             self._server.sessions.destroy(session)
-        await client.state.release_all()
+        try:
+            await client.state.release_all()
+        except FsError as error:
+            _log.warning("closing the files of client %s: %s", client.name, error)
 
     async def sweep(self, now: float) -> None:
         """Ends what is long past: unconfirmed records after a lease, others after the courtesy time, or at once if

@@ -126,9 +126,11 @@ async def run(server: NfsServer, call: Call, peer: Peer) -> Packer:
     try:
         reply.add(Op.SEQUENCE, Stat.OK, begun.result)
         await _in_session(ctx, compound, reply, begun.slot.session, keep=keep)
-    finally:
-        packer = reply.finish()
-        begun.slot.end(packer, keep=keep)
+    except BaseException:
+        begun.slot.abandon()
+        raise
+    packer = reply.finish()
+    begun.slot.end(packer, keep=keep)
     return packer
 
 
@@ -176,11 +178,10 @@ async def _in_session(
 async def _again(begun: Begun, compound: CompoundCall, reply: ReplyBuilder) -> Packer:
     """A request that its slot has seen: the first reply to it, also when that is still being made."""
     slot = begun.slot
-    if begun.turn is Turn.RUNNING:
-        await slot.wait()
-    if slot.kept is not None:
+    kept = await slot.wait() if begun.turn is Turn.RUNNING else slot.kept
+    if kept is not None:
         packer = Packer()
-        packer.buffer += slot.kept
+        packer.buffer += kept
         return packer
     # §18.46.3: the reply was not to be kept. SEQUENCE itself is repeated without harm, what follows it is not.
     reply.add(Op.SEQUENCE, Stat.OK, begun.result)

@@ -49,6 +49,10 @@ class Grace:
             and self._missing.get(client.owner) == client.principal
         )
 
+    def may_be(self, owner: bytes, principal: object) -> bool:
+        """Whether a client may call itself `owner` now."""
+        return self._missing.get(owner, principal) == principal
+
     def completed(self, client: Client) -> None:
         if self._missing.get(client.owner) == client.principal:
             del self._missing[client.owner]

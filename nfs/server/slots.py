@@ -56,7 +56,7 @@ class Slot:
         self.kept: bytes | None = None
         self.mark = 0
         self.who: object = None
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[bytes | None]] = []
 
     def begin(self, sequence: int, mark: int, who: object) -> Turn:
         """Nfs4Error: SEQ_MISORDERED, SEQ_FALSE_RETRY, or DELAY when enough others wait for the same reply."""
@@ -82,14 +82,22 @@ class Slot:
         """The request is done. A small reply costs nothing to keep, whether it was asked for or not (§2.10.6.1.3)."""
         if keep or len(reply) <= min(limits.SMALL_REPLY, self.session.max_cached):
             self.kept = reply.getvalue()
+        self._done()
+
+    def abandon(self) -> None:
+        """The request was broken off, and nobody can say what became of it."""
+        self.kept = None
+        self._done()
+
+    def _done(self) -> None:
         self.running = False
         for future in self._waiting:
             if not future.done():
-                future.set_result(None)
+                future.set_result(self.kept)
         self._waiting.clear()
 
-    async def wait(self) -> None:
-        """Until the request that is being carried out is done."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def wait(self) -> bytes | None:
+        """The reply to the request that is being carried out, None if it is not kept."""
+        future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        await future
+        return await future

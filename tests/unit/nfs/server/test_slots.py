@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,3 +81,25 @@ def test_what_is_kept(size: int, max_cached: int, keep: bool, kept: bool) -> Non
     assert (one.kept is not None) is kept
     begin(one, 2)
     assert one.kept is None  # the memory of the one before is given back at once
+
+
+def test_who_waits_gets_the_reply_that_it_waited_for() -> None:
+    async def main() -> None:
+        one = slot()
+        begin(one, 1)
+        waiting = asyncio.create_task(one.wait())
+        await asyncio.sleep(0)
+        one.end(reply(8), keep=True)
+        assert begin(one, 2) is Turn.NEW  # before the one who waits had its turn
+        assert await waiting == bytes(8)
+
+    asyncio.run(main())
+
+
+def test_a_request_that_was_broken_off_is_neither_repeated_nor_done_again() -> None:
+    one = slot()
+    begin(one, 1)
+    one.abandon()
+    assert begin(one, 1) is Turn.REPLAY
+    assert one.kept is None
+    assert begin(one, 2) is Turn.NEW
