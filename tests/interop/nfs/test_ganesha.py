@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from quicfs.certs import CertificateFiles
+from quicfs.demo_tree import differences, real_tree
 from quicfs.nfs.client.filesystem import NfsFileSystem
 from quicfs.nfs.client.tcp import tcp_connector
 from quicfs.vfs import NOW, FileKind, FsError, LockKind, OpenFlags, SetAttr, Status
-from tests.interop.nfs.ways import HOST, Place, connecting, gateway
+from tests.interop.nfs.ways import HOST, Place, connecting, gateway, mounted_at
 from tests.interop.peers.processes import free_port
 from tests.perf.nfs_calls import Ganesha
 
@@ -42,13 +44,13 @@ def ganesha(
     state.mkdir()
     with contextlib.ExitStack() as stack:
         served = stack.enter_context(contextlib.contextmanager(peer.serving)(folder, state))
-        port = served.port
+        port, quic = served.port, 0
         if request.param == "quic":
             quic, tcp = free_port(), free_port()
             stack.enter_context(gateway(directory, certificates, port, quic))
             stack.enter_context(connecting(directory, certificates, quic, tcp))
             port = tcp
-        yield Place(port, folder, served.export)
+        yield Place(port, folder, served.export, quic_port=quic)
 
 
 @pytest.fixture
@@ -202,3 +204,30 @@ def test_locks_of_two_clients(ganesha: Place) -> None:
             await other.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("ganesha", ["quic"], indirect=True, scope="module")
+def test_the_mount_of_a_whole_tree(
+    ganesha: Place, tmp_path: Path, certificates: CertificateFiles, progress: Callable[[int, int], None]
+) -> None:
+    """`quicfs mount` -> QUIC -> `quicfs gateway` -> nfs-ganesha: what the demo copies, compared on both sides."""
+    mountpoint = tmp_path / "mnt"
+    mountpoint.mkdir()
+    url = f"nfs+quic://localhost:{ganesha.quic_port}/{ganesha.export.strip('/')}"
+    tree = real_tree(500, 10_000_000)
+    with mounted_at(mountpoint, url, certificates, tmp_path / "mount.log"):
+        copy = mountpoint / "copy"
+        copy.mkdir()
+        tree.make_directories(copy)
+        done = 0
+        for path in tree.files:
+            done += tree.copy_file(copy, path)
+            progress(done, tree.bytes)
+        tree.finish(copy)
+        assert differences(tree, copy, lambda _: None) == []
+    assert differences(tree, ganesha.folder / "copy", lambda _: None) == []
+    with mounted_at(mountpoint, url, certificates, tmp_path / "again.log"):
+        assert differences(tree, copy, lambda _: None) == []
+        shutil.rmtree(copy)
+    assert os.listdir(ganesha.folder) == []

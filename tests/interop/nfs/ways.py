@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from quicfs.certs import CertificateFiles
-from tests.interop.peers.processes import free_port, server
+from tests.interop.peers.processes import START_TIMEOUT_S, STOP_TIMEOUT_S, free_port, server
 
 HOST = "127.0.0.1"
 EXPORT = "data"
@@ -25,6 +27,7 @@ class Place:
     folder: Path
     export: str = EXPORT
     mount_port: int = 0
+    quic_port: int = 0  # 0: there is no way by QUIC
 
     def url(self, path: str = "", version: int = 3) -> str:
         """As libnfs writes it."""
@@ -81,3 +84,28 @@ def gateway(directory: Path, certificates: CertificateFiles, tcp: int, quic: int
         "--cert", str(certificates.cert), "--key", str(certificates.key),
     ):  # fmt: skip
         yield
+
+
+@contextlib.contextmanager
+def mounted_at(mountpoint: Path, url: str, certificates: CertificateFiles, log: Path) -> Iterator[None]:
+    """`quicfs mount`, until the block ends."""
+    command = [sys.executable, "-m", "quicfs", "mount", url, str(mountpoint), "--foreground"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--ca", str(certificates.ca)], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not mountpoint.is_mount():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            subprocess.run(["fusermount3", "-u", "-z", str(mountpoint)], check=False)
