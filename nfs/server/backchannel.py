@@ -67,9 +67,11 @@ class _Path:
             return self._rpc
 
     async def aclose(self) -> None:
+        """Give the stream back, if it is one of our own and not the other direction of the client's."""
         rpc, self._rpc = self._rpc, None
+        shared = any(peer.requester is rpc for peer in self._peers)
         self._peers.clear()
-        if rpc is not None:
+        if rpc is not None and not shared:
             await rpc.aclose()
 
 

@@ -23,6 +23,7 @@ from quicfs.nfs.rpc.client import RpcClient
 from quicfs.nfs.rpc.identity import Squash
 from quicfs.nfs.rpc.message import AuthSys, Call, Credential
 from quicfs.nfs.rpc.service import Peer, Program, serve
+from quicfs.nfs.rpc.tcp import TcpPeer
 from quicfs.nfs.server.exports import Export
 from quicfs.nfs.server.server import NfsServer
 from quicfs.nfs.v4.callback import DIALECT, CbSequenceResok
@@ -144,7 +145,7 @@ class _Peer(Peer):
 
 class Link:
     """A connection with streams. `programs` answer callbacks. It has `open`, `alive` and `aclose` as the connections
-    have that NfsFileSystem is given."""
+    have that NfsFileSystem is given. With `tcp` each stream is a TCP connection, which carries callbacks as well."""
 
     def __init__(
         self,
@@ -153,9 +154,11 @@ class Link:
         programs: Sequence[Program] = (),
         certificate: PeerCertificate | None = None,
         delay: float = 0.0,
+        tcp: bool = False,
     ) -> None:
         self.rig = rig
         self.name = name
+        self.tcp = tcp
         self.programs = programs
         self.certificate = certificate
         self.delay = delay
@@ -168,8 +171,9 @@ class Link:
             raise ConnectionError("the server cannot be reached")
         ours, theirs = pipe(self.name, self.delay)
         self.pipes.append(ours)
-        self.rig.run(serve(theirs, self.rig.server.programs, _Peer(self)))
-        return RpcClient(ours)
+        peer = TcpPeer(theirs) if self.tcp else _Peer(self)  # type: ignore[arg-type]
+        self.rig.run(serve(theirs, self.rig.server.programs, peer))
+        return RpcClient(ours, programs=self.programs if self.tcp else ())
 
     def call_back(self) -> RpcClient:
         if not self.alive:
@@ -277,8 +281,9 @@ class Rig:
         programs: Sequence[Program] = (),
         certificate: PeerCertificate | None = None,
         delay: float = 0.0,
+        tcp: bool = False,
     ) -> Link:
-        link = Link(self, name, programs, certificate, delay)
+        link = Link(self, name, programs, certificate, delay, tcp)
         self._links.append(link)
         return link
 
@@ -370,6 +375,7 @@ class RawClient:
         minor: int = 2,
         fore: ChannelAttrs = FORE,
         back: bool = True,
+        tcp: bool = False,
     ) -> None:
         self.rig = rig
         self.owner = owner
@@ -381,7 +387,7 @@ class RawClient:
         self.fore = fore
         self.back = back
         self.callbacks = Callbacks()
-        self.link = rig.connect(owner.decode("latin-1"), (self.callbacks,), certificate, delay)
+        self.link = rig.connect(owner.decode("latin-1"), (self.callbacks,), certificate, delay, tcp)
         self.streams: list[RpcClient] = []
         self.clientid = 0
         self.sequence = 0  # for CREATE_SESSION
@@ -402,7 +408,9 @@ class RawClient:
     def reconnect(self) -> None:
         """Another connection, after the old one was cut."""
         self.link.cut()
-        self.link = self.rig.connect(self.link.name, (self.callbacks,), self.certificate, self.delay)
+        self.link = self.rig.connect(
+            self.link.name, (self.callbacks,), self.certificate, self.delay, self.link.tcp
+        )
         self.streams.clear()
 
     # --- calls

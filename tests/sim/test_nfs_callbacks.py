@@ -255,3 +255,24 @@ def test_the_program_and_credentials_can_be_changed(tmp_path: Path) -> None:
         await back(rig, client).call([ASK])
 
     in_rig(tmp_path, body)
+
+
+def test_on_tcp_callbacks_go_the_other_way_on_the_same_connection(tmp_path: Path) -> None:
+    async def body(rig: Rig) -> None:
+        client = await rig.client(tcp=True)
+        await back(rig, client).call([ASK])
+        assert len(client.callbacks.seen) == 2
+        # The connection outlives the session.
+        for _ in range(3):
+            (await client.compound((Op.DESTROY_SESSION, DestroySessionArgs(client.session)))).check()
+            await client.create_session()
+            await back(rig, client).call([ASK])
+            assert await flags(client) == 0
+        assert len(client.link.pipes) == 1
+        client.reconnect()
+        assert await flags(client) & SeqStatus.CB_PATH_DOWN
+        await bind(client)
+        await back(rig, client).call([ASK])
+        assert await flags(client) == 0
+
+    in_rig(tmp_path, body)
