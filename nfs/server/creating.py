@@ -8,7 +8,9 @@
 The verifier is kept in the file's times, 31 bits of it in the seconds of each, as Linux does: every file system can
 keep them, they last over a restart, they leave nothing behind when the client sets the times afterwards (that these
 attributes were used is in the reply), and a file that has been written to no longer passes for new. An extended
-attribute would have to be removed one day, by somebody.
+attribute would have to be removed one day, by somebody. Neither it nor the name is forced to the disk: after a crash of
+the machine a request that comes again finds the file with its verifier, or no file and makes it; what has to last is
+what the client COMMITs, and that brings the name along.
 """
 
 from __future__ import annotations
@@ -99,10 +101,6 @@ class Creation:
             rest = replace(wanted, mode=None, btime_ns=None, size=wanted.size or None)
             if rest != _NOTHING:
                 attr = await file.setattr(rest)
-            if self._times is not None:
-                # The request may come again after a restart: it must find what it made.
-                await file.fsync()
-                await fs.fsync(directory.node)
             target = await self._ctx.server.tree.target(directory, file.node, attr)
         except BaseException:
             await file.close()
