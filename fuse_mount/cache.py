@@ -33,13 +33,14 @@ def drop_oldest(entries: dict[Any, Any], count: int) -> None:
 class Entry:
     """What is known of one path; `attr` is None when nothing is there."""
 
-    __slots__ = ("attr", "expires", "node", "packed")
+    __slots__ = ("attr", "expires", "node", "packed", "stale")
 
     def __init__(self, attr: Attr | None, node: Node | None, expires: float) -> None:
         self.attr = attr
         self.node = node  # None when it came with a directory
         self.expires = expires
         self.packed: bytes | None = None  # `struct stat`, made when first asked for
+        self.stale = False  # the attributes are not what they were, but it is the same object
 
 
 class Listing:
@@ -94,7 +95,12 @@ class Cache:
         if entry is not None and entry.expires < time.monotonic():
             self._entries.pop(path, None)
             return None
-        return entry
+        return None if entry is not None and entry.stale else entry
+
+    def node(self, path: bytes) -> Node | None:
+        """What object is there, also when its attributes are not known any more."""
+        entry = self._entries.get(path)
+        return None if entry is None or entry.expires < time.monotonic() else entry.node
 
     def put(self, path: bytes, attr: Attr | None, node: Node | None, ticket: int) -> Entry:
         """Remember an answer, if nothing touched `path` since `ticket`. `attr` None: nothing is there."""
@@ -123,6 +129,14 @@ class Cache:
         self._clock = clock = self._clock + 1
         self._touched[hash(path) % _SLOTS] = clock
         self._entries.pop(path, None)
+
+    def touch_content(self, path: bytes) -> None:
+        """The file at `path` was written to: it has other attributes now."""
+        entry = self._entries.get(path)
+        if entry is not None and entry.attr is not None:
+            entry.stale = True
+        self._clock = clock = self._clock + 1
+        self._touched[hash(path) % _SLOTS] = clock
 
     def touch_object(self, fileid: int, but: bytes) -> None:
         """The object changed, and has other names than `but`."""

@@ -71,7 +71,7 @@ class Context:
 
     def _written(self, shared: SharedFile) -> None:
         for handle in list(shared.handles):
-            self.cache.touch(handle.path)
+            self.cache.touch_content(handle.path)
 
     def look_up(self, path: bytes) -> Entry:
         """Ask the server, unless a remembered directory says that nothing is there."""
@@ -108,6 +108,9 @@ class Context:
 
     def node(self, path: bytes) -> Node:
         """Raises NOT_FOUND."""
+        known = self.cache.node(path)
+        if known is not None:
+            return known
         entry = self.entry(path)
         if entry.attr is not None and entry.node is None:
             entry = self.look_up(path)
@@ -133,10 +136,10 @@ class Context:
 
     def changed(self, path: bytes, attr: Attr | None = None, node: Node | None = None) -> None:
         """We changed the object at `path`; `attr` is how it is now."""
-        old = self.cache.get(path)
+        old = self.cache.node(path)
         self.cache.touch(path)
         if attr is not None:
-            self.cache.put(path, attr, node or (old.node if old else None), self.cache.ticket())
+            self.cache.put(path, attr, node or old, self.cache.ticket())
             if attr.nlink > 1:
                 self.cache.touch_object(attr.fileid, path)
 

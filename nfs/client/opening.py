@@ -36,6 +36,7 @@ _TIMES_SET: Final = (
 )
 _MAX_LINKS: Final = 40
 _EMPTY: Final[Attributes] = {Attribute.SIZE: 0}
+_TIMES_NOW: Final[Attributes] = {Attribute.TIME_ACCESS_SET: None, Attribute.TIME_MODIFY_SET: None}
 
 
 async def open_file(
@@ -124,8 +125,12 @@ async def _open(
     args = OpenArgs(0, access, ShareDeny.NONE, OpenOwner(0, file.owner), how, claim)
     operations: list[Operation] = [(Op.OPEN, args), GETFH]
     cut = OpenFlags.TRUNCATE in flags and how is None
+    exclusive = how is not None and how.mode is CreateMode.EXCLUSIVE4_1
     if cut:
         operations.append((Op.SETATTR, SetattrArgs(CURRENT, _EMPTY)))
+    elif exclusive:
+        # Most servers keep the verifier in the times (§18.16.3): these go at once, whatever this one does.
+        operations.append((Op.SETATTR, SetattrArgs(CURRENT, _TIMES_NOW)))
     operations.append(GETATTR)
 
     def orphaned(results: Sequence[Result]) -> None:
@@ -157,7 +162,7 @@ async def _open(
         # (nfs-ganesha names the attributes also of a file that it found.)
         changed = opened.cinfo.before != opened.cinfo.after
         created = how is not None and bool(opened.attrset & _MODE_SET) and changed
-        if how is not None and how.mode is CreateMode.EXCLUSIVE4_1:
+        if exclusive:
             created = True
             attr = await _finish_exclusive(file, attr, opened.attrset, mode)
         elif rest is not None and cut and rest.index == 2:
@@ -174,10 +179,10 @@ async def _open(
 
 
 async def _finish_exclusive(file: NfsOpenFile, attr: Attr | None, attrset: int, mode: int) -> Attr | None:
-    """A server may have kept the verifier in attributes, and says which (§18.16.3): they are set now."""
+    """What the request that created it could not set (§18.16.3). `attr` None: not even the times."""
     wanted: dict[str, Any] = {}
     if not attrset & _MODE_SET and (attr is None or attr.mode != mode & 0o7777):
         wanted["mode"] = mode & 0o7777
-    if attrset & _TIMES_SET:
+    if attr is None and attrset & _TIMES_SET:
         wanted["atime_ns"] = wanted["mtime_ns"] = NOW
     return await file.setattr(SetAttr(**wanted)) if wanted else attr
