@@ -9,6 +9,7 @@ what can be lost in a race is a remembered value, never a change.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from itertools import islice
@@ -46,22 +47,27 @@ class Entry:
 class Listing:
     """All entries of one directory; None once names of ours were added, and then it only tells what is not there."""
 
-    __slots__ = ("_folded", "count", "entries", "expires")
+    __slots__ = ("_folded", "_lock", "count", "entries", "expires")
 
     def __init__(self, entries: Sequence[DirEntry], expires: float) -> None:
         self.entries: Sequence[DirEntry] | None = entries
         self.expires = expires
         self.count = len(entries)
         self._folded: set[str] | None = None
+        self._lock = threading.Lock()  # two threads that make the set must not lose what is added to it
 
     def excludes(self, name: str) -> bool:
         """Whether nothing can be found under `name`, also where the server ignores case or has short names."""
-        return "~" not in name and name.casefold() not in self._names()
+        if "~" in name:
+            return False
+        with self._lock:
+            return name.casefold() not in self._names()
 
     def add(self, name: str) -> None:
         """We gave something this name."""
-        self._names().add(name.casefold())
-        self.entries = None
+        with self._lock:
+            self._names().add(name.casefold())
+            self.entries = None
 
     def _names(self) -> set[str]:
         if self._folded is None:

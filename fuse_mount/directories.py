@@ -27,7 +27,9 @@ class DirHandle:
     def __init__(self, fh: int, path: bytes, node: Node) -> None:
         self.fh = fh
         self.path = path
+        self.prefix = path if path.endswith(b"/") else path + b"/"
         self.node = node
+        self.remembered = False  # its entries were not fetched for this reader
         self.lock = threading.Lock()
         self.entries: Sequence[DirEntry] = ()  # the current page
         self.first = len(_DOTS)  # the offset of its first entry
@@ -76,7 +78,7 @@ class Directories:
                 for index in range(offset - directory.first, len(entries)):
                     entry = entries[index]
                     offset += 1
-                    if not fill(entry.name, self._shown(entry.attr), offset):
+                    if not fill(entry.name, self._shown(directory, entry), offset):
                         return
                 if directory.eof:
                     return
@@ -87,10 +89,16 @@ class Directories:
         except KeyError:
             raise FsError(Status.BAD_FILE) from None
 
-    def _shown(self, attr: Attr) -> Attr | None:
-        """None when our own writes made it old."""
+    def _shown(self, directory: DirHandle, entry: DirEntry) -> Attr | None:
+        """None when our own writes made it old, or when the listing is remembered and something may have happened."""
+        attr = entry.attr
         dirty = self._context.handles.dirty
-        return None if dirty and attr.fileid in dirty else attr
+        if dirty and attr.fileid in dirty:
+            return None
+        if not directory.remembered:
+            return attr
+        known = self._context.cache.get(directory.prefix + entry.name.encode("utf-8", "surrogateescape"))
+        return known.attr if known is not None and known.attr is not None else None
 
     def _turn_to(self, directory: DirHandle, offset: int) -> None:
         """Make the page current that holds `offset`, or that begins there."""
@@ -118,7 +126,7 @@ class Directories:
         listing = cache.listing(directory.path)
         known = None if listing is None else listing.entries
         directory.entries = known or ()
-        directory.eof = known is not None
+        directory.eof = directory.remembered = known is not None
         directory.starts = [len(_DOTS)]
         directory.cookies = [0]
         directory.first = len(_DOTS)
