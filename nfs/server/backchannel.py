@@ -69,9 +69,8 @@ class _Path:
     async def aclose(self) -> None:
         """Give the stream back, if it is one of our own and not the other direction of the client's."""
         rpc, self._rpc = self._rpc, None
-        shared = any(peer.requester is rpc for peer in self._peers)
         self._peers.clear()
-        if rpc is not None and not shared:
+        if rpc is not None:
             await rpc.aclose()
 
 

@@ -13,11 +13,11 @@ from tests.once.trial import Plan, run
 
 
 @pytest.mark.netns
-@pytest.mark.parametrize("seed", [1, 2])
-def test_each_happens_once(tmp_path: Path, require: Require, seed: int) -> None:
+@pytest.mark.parametrize("tcp", [False, True], ids=["QUIC", "TCP"])
+def test_each_happens_once(tmp_path: Path, require: Require, tcp: bool) -> None:
     require("netns", "root", "ip")
     try:
-        verdict = run(Plan(operations=800, cut_s=0.5, seed=seed, patience_s=240), tmp_path)
+        verdict = run(Plan(operations=800, cut_s=0.5, tcp=tcp, patience_s=240), tmp_path)
     except NetlabError as error:
         pytest.skip(str(error))
     assert not verdict.faults, str(verdict)

@@ -1,4 +1,4 @@
-"""`python -m tests.once [--operations N] [--workers N] [--loss 2%] [--cut SECONDS] [--seed S] [--keep DIR]`"""
+"""`python -m tests.once [--tcp] [--operations N] [--workers N] [--loss 2%] [--cut SECONDS] [--seed S] [--keep DIR]`"""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.once", description=__doc__)
     parser.add_argument("--operations", type=int, default=Plan.operations)
     parser.add_argument("--workers", type=int, default=Plan.workers)
+    parser.add_argument("--tcp", action="store_true", help="in place of QUIC")
     parser.add_argument("--loss", type=units.fraction, default=Plan.loss)
     parser.add_argument("--delay", type=units.seconds, default=Plan.delay, help="one way")
     parser.add_argument(
@@ -25,7 +26,13 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a directory for logs and files")
     options = parser.parse_args()
     plan = Plan(
-        options.operations, options.workers, options.loss, options.delay, options.cut, seed=options.seed
+        options.operations,
+        options.workers,
+        options.loss,
+        options.delay,
+        options.cut,
+        tcp=options.tcp,
+        seed=options.seed,
     )
     print(f"seed {plan.seed}", flush=True)
     with tempfile.TemporaryDirectory() as directory:

@@ -17,6 +17,7 @@ from typing import Any
 from quicfs.agents import client_net
 from quicfs.nfs.client.channel import Connection
 from quicfs.nfs.client.filesystem import NfsFileSystem
+from quicfs.nfs.client.tcp import tcp_connector
 from quicfs.nfs.rpc.client import RpcClient
 from quicfs.nfs.rpc.quic import ALPN, RpcConnection, rpc_config
 from quicfs.nfs.rpc.service import Program
@@ -32,7 +33,7 @@ from tests.once.workload import run
 class Cuttable:
     """A connection that knows its streams."""
 
-    def __init__(self, inner: RpcConnection) -> None:
+    def __init__(self, inner: Connection) -> None:
         self.inner = inner
         self.streams: list[RpcClient] = []
 
@@ -56,7 +57,7 @@ async def main(settings: dict[str, Any]) -> None:
     cuts = {"connections": 0, "streams": 0}
     async with client_net(AgentOptions(ca=Path(settings["ca"]))) as net:
 
-        async def connect(programs: Sequence[Program]) -> Connection:
+        async def connect_quic(programs: Sequence[Program]) -> Connection:
             conn = QuicSocket(net.net, config=rpc_config(ConnectionConfig(keep_alive=15.0)))
             try:
                 conn.setsockopt(SockOpt.ALPN, ALPN)
@@ -70,7 +71,12 @@ async def main(settings: dict[str, Any]) -> None:
             except BaseException:
                 await conn.close()
                 raise
-            made.append(Cuttable(RpcConnection(conn, programs)))
+            return RpcConnection(conn, programs)
+
+        make = tcp_connector(*address) if settings["tcp"] else connect_quic
+
+        async def connect(programs: Sequence[Program]) -> Connection:
+            made.append(Cuttable(await make(programs)))
             del made[:-4]
             return made[-1]
 

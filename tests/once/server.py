@@ -1,8 +1,8 @@
-"""The server's process: `python -m tests.once.server JSON`. NFS on QUIC; it counts what it carries out.
+"""The server's process: `python -m tests.once.server JSON`. NFS on QUIC and on TCP; it counts what it carries out.
 
 A random time passes before and after each of the operations in question, so that connections are lost while they are
-under way, and are asked for again while they still are. `cut_s`: about every so many seconds a connection is closed.
-When told to end it says what it has counted.
+under way, and are asked for again while they still are. `cut_s`: about every so many seconds a connection of QUIC is
+closed. When told to end it says what it has counted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Final
 from quicfs.agents import server_net
 from quicfs.nfs.rpc.identity import Squash
 from quicfs.nfs.rpc.quic import ALPN, rpc_config, serve_connection
+from quicfs.nfs.rpc.tcp import listen_tcp
 from quicfs.nfs.server import compound
 from quicfs.nfs.server.context import Context, Handler
 from quicfs.nfs.server.exports import Export
@@ -94,7 +95,9 @@ async def main(settings: dict[str, Any]) -> None:
                 tasks.create_task(serve(await listener.accept()))
 
         running = [tasks.create_task(accept()), tasks.create_task(cut())]
+        tcp = await listen_tcp(settings["address"], settings["port"], server.programs)
         await told.wait()
+        await tcp.aclose()
         for task in running:
             task.cancel()
         await listener.close()

@@ -22,6 +22,7 @@ class Plan:
     loss: float = 0.02
     delay: float = 0.005
     cut_s: float = 1.0  # about that often at each end; 0: never
+    tcp: bool = False
     seed: int = 1
     patience_s: float = 3600.0
 
@@ -67,7 +68,12 @@ def run(plan: Plan, room: Path) -> Verdict:
                 text=True,
             )
         assert lab.server.wait_listening(PORT, timeout=_START_S), (room / "server.log").read_text()
-        work = {"ca": str(room / "ca.pem"), "operations": plan.operations, "workers": plan.workers}
+        work = {
+            "ca": str(room / "ca.pem"),
+            "operations": plan.operations,
+            "workers": plan.workers,
+            "tcp": plan.tcp,
+        }
         with (room / "client.log").open("wb") as log:
             client = lab.run_client(
                 (sys.executable, "-m", "tests.once.client", json.dumps(common | work)),
