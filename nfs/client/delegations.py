@@ -137,9 +137,8 @@ class Delegations:
         if isinstance(answer, (ReadDelegation, WriteDelegation)):
             write = isinstance(answer, WriteDelegation)
             if held is not None and held.stateid.other != answer.stateid.other:
-                self._forget(
-                    held
-                )  # a server has one for each client and file (§10.4.1): the later one counts
+                # A server has one for each client and file (§10.4.1): the later one counts.
+                self._forget(held)
                 held = None
             if held is None:
                 held = self._hold(node, answer.stateid, file.generation, write=write)
@@ -196,10 +195,10 @@ class Delegations:
 
     def moved(self, *names: str) -> None:
         """An object with one of these names was renamed: it may be a directory on the way to others."""
-        for place, held in list(self._by_name.items()):
-            if not set(names).isdisjoint(place[1].split("/")):
-                del self._by_name[place]
-                held.names.pop(place, None)
+        for name in names:
+            for place in [place for place in self._by_name if name in place[1]]:
+                if name in place[1].split("/"):
+                    self._by_name.pop(place).names.pop(place, None)
 
     def rights_changed(self, node: NfsNode) -> None:
         """SETATTR: others may be let in now than were before."""

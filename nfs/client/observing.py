@@ -85,9 +85,7 @@ class Sight:
         self._current: NfsNode | None = None
         self._saved: NfsNode | None = None
         self._pending: tuple[NfsNode, str] | None = None  # the name that leads to the current object
-        self._way: tuple[NfsNode, str] | None = (
-            None  # where the current object was found: a node and a path from it
-        )
+        self._way: tuple[NfsNode, str] | None = None  # to the current object: a node and a path from there
         self._saved_way: tuple[NfsNode, str] | None = None
 
     def lost(self) -> None:
