@@ -244,7 +244,7 @@ def _refusal(ctx: Context, open_: Open, asked: int) -> WhyNoDelegation | None:
     if (
         client.delegations >= limits.MAX_CLIENT_DELEGATIONS
         or client.files.delegations >= limits.MAX_DELEGATIONS
-        or client.files.crowded
+        or client.files.crowded(client)
     ):
         _ask_for_some(client, ctx.now)
         return WhyNoDelegation.RESOURCE

@@ -168,10 +168,11 @@ class Files:
     def __len__(self) -> int:
         return len(self._files)
 
-    @property
-    def crowded(self) -> bool:
-        """Whether this process should open no more files for clients."""
-        return self.opens + self.lockers + self.delegations >= self._room
+    def crowded(self, client: ClientState) -> bool:
+        """Whether this process should open no more files for `client`: each may have as many as are left over, so that
+        one who takes all that he gets leaves half of them to others."""
+        left = self._room - self.opens - self.lockers - self.delegations
+        return client.opens + client.lock_owners + client.delegations >= left
 
     def new_client(self, client: Client) -> ClientState:
         """What `Client.state` is."""

@@ -268,7 +268,7 @@ async def lock(ctx: Context, args: LockArgs) -> LockResok:
             raise _denied(found)
         state = opened.locks.get(owner)
         if state is None and (
-            opened.client.lock_owners >= limits.MAX_CLIENT_LOCK_OWNERS or file.files.crowded
+            opened.client.lock_owners >= limits.MAX_CLIENT_LOCK_OWNERS or file.files.crowded(opened.client)
         ):
             raise Nfs4Error(Stat.DELAY)
         if file.locks.count(holder) >= limits.MAX_LOCK_RANGES:

@@ -315,7 +315,7 @@ async def _attr_of(target: Target) -> Attr:
 
 
 def _check_room(wish: _Wish) -> None:
-    if wish.client.opens >= limits.MAX_CLIENT_OPENS or wish.client.files.crowded:
+    if wish.client.opens >= limits.MAX_CLIENT_OPENS or wish.client.files.crowded(wish.client):
         raise Nfs4Error(Stat.DELAY)
 
 

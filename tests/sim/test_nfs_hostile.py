@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import struct
 import time
 import tracemalloc
@@ -69,8 +70,10 @@ from tests.sim.nfs_files import (
     lock,
     lock_op,
     made,
+    open_named,
     read,
     read_op,
+    unchecked,
     write,
     write_op,
 )
@@ -677,6 +680,31 @@ def test_sessions_without_number(tmp_path: Path) -> None:
         await well(await rig.client(b"anne"))
 
     in_rig(tmp_path, body)
+
+
+def test_opens_without_number(tmp_path: Path) -> None:
+    """Each open file is a descriptor of the server. One client gets no more than half of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def body(rig: Rig) -> None:
+        mallory, anne = await rig.client(b"mallory"), await rig.client(b"anne")
+        found = Stat.OK
+        count = 0
+        while found is Stat.OK:
+            count += 1
+            assert count < 200
+            operations = open_named(f"file {count}", how=unchecked(mode=0o600))
+            found = await status(mallory, *operations)
+        assert found is Stat.DELAY
+        for number in range(40):
+            await well(anne, f"anne's {number}")
+            await made(anne, f"hers {number}")
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    try:
+        in_rig(tmp_path, body, delegations=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_slot_caches_filled_to_the_brim(tmp_path: Path) -> None:
