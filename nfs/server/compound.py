@@ -103,7 +103,8 @@ async def run(server: NfsServer, call: Call, peer: Peer) -> Packer:
     unpacker = call.args
     compound = CompoundCall.unpack(unpacker)
     reply = ReplyBuilder(compound.tag)
-    if not _acceptable(compound, reply):
+    plain = compound.minor in MINOR_VERSIONS and compound.count and not compound.tag
+    if not plain and not _acceptable(compound, reply):
         return reply.finish()
     ctx = Context(server, peer, call.credential, compound.minor, server.clock())
     try:

@@ -28,6 +28,8 @@ from quicfs.nfs.xdr.notes import Unpack
 
 _OK: Final = Stat.OK
 _TWO: Final = _struct.Struct(">II")
+_THREE: Final = _struct.Struct(">III")
+_NOTHING: Final = bytes(12)  # status, an empty tag, the number of results
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ class CompoundCall:
 
     @classmethod
     def unpack(cls, unpacker: Unpacker, dialect: Dialect = FORE) -> Self:
+        if not dialect.ident and unpacker.remaining >= _THREE.size:
+            size, minor, count = _THREE.unpack_from(unpacker.data, unpacker.position)
+            if not size:  # hardly anybody sends a tag
+                unpacker.position += _THREE.size
+                return cls(b"", minor, count, unpacker, dialect)
         tag = unpacker.opaque(OPAQUE_LIMIT)
         minor = unpacker.uint32()
         if dialect.ident:
@@ -123,10 +130,14 @@ class ReplyBuilder:
         self.status = Stat.OK  # set it where a failure has no result: MINOR_VERS_MISMATCH
         self._rows = dialect.operations
         self._ok = dialect.ok
-        self.packer.uint32(0)
-        self.packer.opaque(tag)
-        self._start = len(self.packer)
-        self.packer.uint32(0)
+        if tag:
+            self.packer.uint32(0)
+            self.packer.opaque(tag)
+            self._start = len(self.packer)
+            self.packer.uint32(0)
+        else:
+            self.packer.buffer += _NOTHING
+            self._start = 8
 
     @property
     def size(self) -> int:
