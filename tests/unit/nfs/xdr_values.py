@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import types
 import typing
 from typing import Annotated, Any
@@ -133,8 +134,8 @@ def _noted(hint: Any) -> st.SearchStrategy[Any]:
             return INTEGERS[code]
         case Opaque(limit) | Payload(limit):
             return st.binary(max_size=min(limit, 40))
-        case String():
-            return NAMES
+        case String(limit):
+            return NAMES.filter(lambda name: len(os.fsencode(name)) <= limit)
         case Fixed(length):
             return st.binary(min_size=length, max_size=length)
         case Array() | Chain():
