@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import pytest
+
+# A busy machine is not a failure.
+hypothesis.settings.register_profile("quicfs", deadline=None)
+hypothesis.settings.load_profile("quicfs")
 
 Require = Callable[..., None]
 
