@@ -86,4 +86,5 @@ LOCK_RANGES: Final = 4_096  # of one owner
 CLIENT_DELEGATIONS: Final = 1_024  # held; more go back, the idle ones first
 CLIENT_DATA: Final = 64 << 20  # data of all files that are remembered
 CLIENT_NAMES: Final = 65_536  # names of all directories that are remembered
-POSTED_CLOSES: Final = 1_024  # that nobody waits for
+POSTED: Final = 1_024  # requests that nobody waits for
+BEHIND: Final = 8 << 20  # written data that waits for a moment, under write delegations

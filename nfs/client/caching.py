@@ -26,6 +26,7 @@ from quicfs.vfs.api import Attr
 from quicfs.vfs.status import FsError, Status
 
 if TYPE_CHECKING:
+    from quicfs.nfs.client.behind import Behind
     from quicfs.nfs.client.data import DataCache
     from quicfs.nfs.client.delegations import Delegation
 
@@ -43,7 +44,18 @@ MISSING: Final = object()
 class NodeCache:
     """Of one object. `change`: its change attribute as seen last; `checked`: when that was, in loop time."""
 
-    __slots__ = ("attr", "change", "checked", "delegation", "kind", "names", "raw", "touched", "until")
+    __slots__ = (
+        "attr",
+        "behind",
+        "change",
+        "checked",
+        "delegation",
+        "kind",
+        "names",
+        "raw",
+        "touched",
+        "until",
+    )
 
     def __init__(self) -> None:
         self.touched = 0  # on the clock of Caches
@@ -54,6 +66,7 @@ class NodeCache:
         self.checked = 0.0
         self.names: dict[str, NfsNode | None] = {}
         self.delegation: Delegation | None = None
+        self.behind: Behind | None = None  # what the server does not know of it yet
         self.kind: int | None = None  # FileType: it never changes
 
 
@@ -85,6 +98,12 @@ class Caches:
 
     def attr(self, node: NfsNode) -> Attr | None:
         """Those that may be believed."""
+        attr = self.base(node)
+        behind = node.cache.behind if node.cache is not None else None
+        return attr if attr is None or behind is None else behind.seen(attr)
+
+    def base(self, node: NfsNode) -> Attr | None:
+        """The same, as the server knows them."""
         cache = node.cache
         if cache is None or cache.raw is None:
             return None

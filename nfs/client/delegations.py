@@ -22,6 +22,7 @@ from quicfs.nfs import limits
 from quicfs.nfs.client.caching import Caches
 from quicfs.nfs.client.errors import CompoundFailed
 from quicfs.nfs.client.nodes import NfsNode
+from quicfs.nfs.client.posting import Outcome
 from quicfs.nfs.client.requests import put
 from quicfs.nfs.client.status import LOST_STATE
 from quicfs.nfs.rpc.message import Credential
@@ -39,8 +40,10 @@ from quicfs.nfs.v4.types import OpenOwner, StateId
 from quicfs.vfs.status import FsError
 
 if TYPE_CHECKING:
+    from quicfs.nfs.client.behind import WriteBehind
     from quicfs.nfs.client.link import Link
     from quicfs.nfs.client.openfile import NfsOpenFile
+    from quicfs.nfs.client.posting import Poster
 
 __all__ = ["Delegation", "Delegations"]
 
@@ -97,6 +100,8 @@ class Delegations:
         self._caches = caches
         self.wanted = wanted
         self.link: Link | None = None
+        self.behind: WriteBehind | None = None
+        self.poster: Poster | None = None
         self._held: dict[NfsNode, Delegation] = {}  # what was used longest ago comes first
         self._returning: set[Delegation] = set()
         self._by_name: dict[Place, Delegation] = {}
@@ -275,14 +280,34 @@ class Delegations:
 
     async def _return(self, held: Delegation) -> None:
         try:
+            assert self.behind is not None
+            await self.behind.flush(held.node)
             while held.opens:
                 await self._open_at_server(held, next(iter(held.opens)))
-            await self._call(held, [put(held.node), (Op.DELEGRETURN, DelegreturnArgs(held.stateid))])
+            await self._send_back(held)
         except CompoundFailed as failed:
             if failed.status not in LOST_STATE:
                 _log.info("%s: a delegation is not taken back (%s)", held.node.shown, failed.status.name)
         finally:
             self._forget(held)
+
+    async def _send_back(self, held: Delegation) -> None:
+        """With others that go back at the same time, if that is possible."""
+        assert self.poster is not None and self.link is not None
+        operations = [put(held.node), (Op.DELEGRETURN, DelegreturnArgs(held.stateid))]
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if not answered.done():
+                answered.set_result(outcome)
+
+        if self.poster.post(operations, self.link.settings.credential, done):
+            outcome = await answered
+            if isinstance(outcome, CompoundFailed):
+                raise outcome
+            if not isinstance(outcome, FsError):
+                return
+        await self._call(held, operations)
 
     async def _open_at_server(self, held: Delegation, file: NfsOpenFile) -> None:
         access = file.access | ShareAccess.WANT_NO_DELEG
@@ -298,7 +323,7 @@ class Delegations:
             file.lose()
         else:
             if file.closed:
-                file.fs.closer.post(held.node.fh, values[1].stateid)
+                file.fs.poster.post_close(held.node.fh, values[1].stateid, file.fs.credential)
             elif held.generation == self.link.generation:  # type: ignore[union-attr]
                 file.opened(held.node, values[1].stateid, held.generation)
         held.opens.discard(file)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import stat
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
 from quicfs.nfs import limits
 from quicfs.nfs.client import directories, names, xattrs
 from quicfs.nfs.client.attributes import FS, attr_of, changes_of, statfs_of
-from quicfs.nfs.client.caching import Caches
+from quicfs.nfs.client.behind import WriteBehind
+from quicfs.nfs.client.caching import MISSING, Caches
 from quicfs.nfs.client.callback import CallbackProgram
 from quicfs.nfs.client.channel import Connect, Operation
-from quicfs.nfs.client.closing import Closer
 from quicfs.nfs.client.data import DataCache
 from quicfs.nfs.client.delegations import Delegations
 from quicfs.nfs.client.errors import CompoundFailed, ConnectError, ConnectProblem
@@ -23,6 +24,7 @@ from quicfs.nfs.client.nodes import NfsNode, Nodes, node_of, split
 from quicfs.nfs.client.observing import Observer
 from quicfs.nfs.client.openfile import NfsOpenFile
 from quicfs.nfs.client.opening import open_file
+from quicfs.nfs.client.posting import Poster
 from quicfs.nfs.client.ranges import clone_range, copy_range
 from quicfs.nfs.client.recovery import Opens
 from quicfs.nfs.client.requests import GETATTR, GETFH, PUTROOTFH, lookups, put
@@ -32,7 +34,7 @@ from quicfs.nfs.client.transfer import PIECE, read_limit, write_limit
 from quicfs.nfs.client.unstable import Piece, UnstableData
 from quicfs.nfs.client.walking import Walker, shown
 from quicfs.nfs.rpc.message import AuthSys, Credential
-from quicfs.nfs.v4.attributes import Attribute, bitmap
+from quicfs.nfs.v4.attributes import Attribute, Attributes, bitmap
 from quicfs.nfs.v4.const import Access as Nfs4Access
 from quicfs.nfs.v4.const import Op, ShareAccess, StableHow, Stat
 from quicfs.nfs.v4.operations_files import AccessArgs, GetattrArgs, SetattrArgs
@@ -120,8 +122,9 @@ class _Client:
         self.attributes = self.delegations.attributes
         self.export = [name for name in export.split("/") if name]
         self.root = NfsNode(b"", 0, None)
-        self.closer = Closer(self.link)
+        self.poster = self.delegations.poster = Poster(self.link)
         self.unstable = UnstableData(self._write_again, self._commit)
+        self.behind = self.delegations.behind = WriteBehind(self.caches, self.unstable, self.poster)
         self.max_read = self.max_write = PIECE
         self.read_limit = self.write_limit = PIECE
         self.supported = 0
@@ -251,7 +254,8 @@ class NfsFileSystem(FileSystem):
     def _use(self, client: _Client) -> None:
         self.uplink = client.link
         self.nodes = client.nodes
-        self.closer = client.closer
+        self.poster = client.poster
+        self.behind = client.behind
         self.unstable = client.unstable
         self.caches = client.caches
         self.delegations = client.delegations
@@ -297,6 +301,7 @@ class NfsFileSystem(FileSystem):
         if known is not None and not (follow and known[1].kind is FileKind.SYMLINK):
             return known
         await self.there(base)
+        await self.behind.flush_named(parts[-1])
         tail = [*lookups(parts[-1:]), GETFH, GETATTR]
         try:
             _, fh, values = await self.walker.run(base, parts[:-1], tail)
@@ -308,7 +313,11 @@ class NfsFileSystem(FileSystem):
         return self.nodes.at(fh.object, attr.fileid, (base, path)), attr
 
     async def getattr(self, node: Node) -> Attr:
-        return self.caches.attr(node_of(node)) or await self.walker.getattr(await self.there(node))
+        known = self.caches.attr(node_of(node))
+        if known is not None:
+            return known
+        await self.behind.flush(node_of(node))
+        return await self.walker.getattr(await self.there(node))
 
     async def there(self, node: Node) -> NfsNode:
         """The node, which is known by its handle now: the root is only once there was a session."""
@@ -321,6 +330,7 @@ class NfsFileSystem(FileSystem):
         return await self.walker.readlink(node_of(node))
 
     async def readdir(self, directory: Node, cookie: int = 0, limit: int = 1024) -> DirPage:
+        await self.behind.flush_all()
         return await directories.page(self, await self.there(directory), cookie, limit)
 
     async def statfs(self) -> StatFs:
@@ -382,33 +392,56 @@ class NfsFileSystem(FileSystem):
         return await names.create(self, await self.there(directory), path, kind, mode, rdev=rdev)
 
     async def link(self, node: Node, directory: Node, path: str) -> Attr:
+        await self.behind.flush(node_of(node))
         return await names.link(self, node_of(node), await self.there(directory), path)
 
     # Changing and removing
 
     async def setattr(self, node: Node, changes: SetAttr) -> Attr:
-        target = await self.there(node)
+        return await self.change(await self.there(node), changes, None)
+
+    async def change(self, node: NfsNode, changes: SetAttr, file: NfsOpenFile | None) -> Attr:
+        """SETATTR, by way of an open file if there is one: under a delegation it may wait, or need not be."""
+        if file is None or (changes.size is not None and not file.access & ShareAccess.WRITE):
+            writers = (each for each in node.opens if each.access & ShareAccess.WRITE and not each.closed)
+            file = next(writers, file)
         made = changes_of(changes)
+        if file is not None and (attr := self.behind.may(file)) is not None:
+            made = _needed(made, attr)
+            if made and self.behind.set_times(file, made):
+                made = {}
         if not made:
-            return await self.getattr(target)
+            return await self.getattr(node)
+        values = None
+        if self.behind.has(node):
+            if changes.size is None:
+                made = dict(sorted({**self.behind.take_times(node), **made}.items()))
+            values = await self.behind.flush_with(
+                node, lambda stateid: [(Op.SETATTR, SetattrArgs(stateid, made)), GETATTR]
+            )
+        if values is None:
+            values = await self._setattr(node, made, file)
         if changes.size is not None:
-            for file in target.opens:
-                if file.access & ShareAccess.WRITE and not file.closed:
-                    return await file.setattr(changes)
+            self.unstable.cut(node, changes.size, 1 << 63)
+        return attr_of(values[1].attributes)
+
+    async def _setattr(self, node: NfsNode, made: Attributes, file: NfsOpenFile | None) -> list[Any]:
+        if file is not None and Attribute.SIZE in made and file.access & ShareAccess.WRITE:
+            return await file.run(
+                lambda stateid: [(Op.SETATTR, SetattrArgs(stateid, made)), GETATTR], cache=True
+            )
         # §18.30.3: only for a size does the stateid matter. But it names an open file that has no name any more.
-        held = next((stateid for file in target.opens if (stateid := file.known) is not None), ANONYMOUS)
+        held = next((stateid for each in node.opens if (stateid := each.known) is not None), ANONYMOUS)
+        if Attribute.SIZE in made:
+            held = ANONYMOUS
         for stateid in (held, ANONYMOUS):
-            operations = [put(target), (Op.SETATTR, SetattrArgs(stateid, made)), GETATTR]
+            operations = [put(node), (Op.SETATTR, SetattrArgs(stateid, made)), GETATTR]
             try:
-                values = await self.compound(operations, target.shown, cache=True)
-                break
+                return (await self.compound(operations, node.shown, cache=True))[1:]
             except CompoundFailed as failed:
-                unfit = failed.status in LOST_STATE or failed.status is Stat.OPENMODE
-                if not unfit or stateid is ANONYMOUS:
-                    raise fs_error(failed, target.shown) from failed
-        if changes.size is not None:
-            self.unstable.cut(target, changes.size, 1 << 63)
-        return attr_of(values[2].attributes)
+                if failed.status not in LOST_STATE or stateid is ANONYMOUS:
+                    raise fs_error(failed, node.shown) from failed
+        raise AssertionError("unreachable")
 
     async def unlink(self, directory: Node, path: str) -> None:
         await names.remove(self, await self.there(directory), path, directory_wanted=False)
@@ -419,12 +452,15 @@ class NfsFileSystem(FileSystem):
     async def rename(
         self, source: Node, path: str, target: Node, new_path: str, *, replace: bool = True
     ) -> None:
+        for each in (path, new_path):
+            await self.behind.flush_named(each.rpartition("/")[2])
         await names.rename(
             self, await self.there(source), path, await self.there(target), new_path, replace=replace
         )
 
     async def fsync(self, node: Node) -> None:
         """A file's data; names and attributes are on stable storage when the server has answered (RFC 8881 §2.2.1)."""
+        await self.behind.flush(node_of(node))
         await self.unstable.commit(node_of(node))
 
     # Extended attributes
@@ -481,19 +517,29 @@ class NfsFileSystem(FileSystem):
     async def wait_for_lock(self, owner: bytes, timeout: float) -> None:
         await self._client.wait_for_lock(owner, timeout)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Something to be done that nobody waits for."""
-        self.uplink.spawn(work)
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Something to be done that nobody needs to wait for."""
+        return self.uplink.spawn(work)
 
     async def close(self) -> None:
         client = self._client
         failed: list[FsError] = []
         if client.link.current is not None:
+            await client.behind.flush_all()
             await client.unstable.commit_all(failed.append)
             await client.delegations.return_all()
-            await client.closer.drain()
+            await client.poster.drain()
         await client.unstable.aclose()
-        await client.closer.aclose()
+        await client.poster.aclose()
         await client.link.aclose()
         if failed:
             raise failed[0]
+
+
+def _needed(made: Attributes, attr: Attr) -> Attributes:
+    """Without what is so already, as long as nobody else can change it. Owners are set all the same where that takes
+    set-user-ID away."""
+    had = {Attribute.MODE: attr.mode}
+    if not attr.mode & (stat.S_ISUID | stat.S_ISGID):
+        had |= {Attribute.OWNER: str(attr.uid), Attribute.OWNER_GROUP: str(attr.gid)}  # type: ignore[dict-item]
+    return {name: value for name, value in made.items() if had.get(name, MISSING) != value}

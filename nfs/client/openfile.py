@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from quicfs.nfs.client import locking
-from quicfs.nfs.client.attributes import attr_of, changes_of
+from quicfs.nfs.client.attributes import attr_of
 from quicfs.nfs.client.channel import Operation
 from quicfs.nfs.client.errors import CompoundFailed
 from quicfs.nfs.client.locks import LockTable
@@ -16,7 +16,6 @@ from quicfs.nfs.client.requests import GETATTR, put
 from quicfs.nfs.client.status import LOST_STATE, fs_error
 from quicfs.nfs.client.transfer import PIECE, in_turns
 from quicfs.nfs.v4.const import DataContent, Op, ShareAccess, StableHow
-from quicfs.nfs.v4.operations_files import SetattrArgs
 from quicfs.nfs.v4.operations_io import AllocateArgs, DeallocateArgs, ReadArgs, SeekArgs, WriteArgs
 from quicfs.nfs.v4.operations_open import CloseArgs
 from quicfs.nfs.v4.types import StateId
@@ -87,9 +86,9 @@ class NfsOpenFile(OpenFile):
         self.delegation = held
         held.opens.add(self)
 
-    async def stateid(self) -> StateId:
+    async def stateid(self, *, even_closed: bool = False) -> StateId:
         """One that the server knows, opening the file again if need be."""
-        if self.closed:
+        if self.closed and not even_closed:
             raise FsError(Status.BAD_FILE, f"{self.shown} is closed")
         if self.lost or self._stateid is None:
             async with self._reopening:
@@ -112,24 +111,37 @@ class NfsOpenFile(OpenFile):
         else:
             self.lose()
 
+    def _check_locks(self) -> None:
+        if self.locks.lost:
+            raise FsError(Status.IO, f"{self.shown}: its lock was lost while the server was away")
+
     def lose(self) -> None:
         """The open is gone, and the locks with it."""
         self.lost = True
         self.locks.lose()
 
     async def run(self, build: Callable[[StateId], Sequence[Operation]], **options: Any) -> list[Any]:
-        """The results of `build(stateid)`, after PUTFH; with another stateid if the server has forgotten this one."""
+        """As `exchange`; what fails is an FsError."""
+        try:
+            return await self.exchange(build, **options)
+        except CompoundFailed as failed:
+            raise fs_error(failed, self.shown) from failed
+
+    async def exchange(
+        self, build: Callable[[StateId], Sequence[Operation]], *, even_closed: bool = False, **options: Any
+    ) -> list[Any]:
+        """The results of `build(stateid)`, after PUTFH; with another stateid if the server has forgotten this one.
+        CompoundFailed counts from the first of these, too."""
         node = self.nfs_node
         for turn in range(_TRIES):
-            stateid = await self.stateid()
-            if self.locks.lost:
-                raise FsError(Status.IO, f"{self.shown}: its lock was lost while the server was away")
+            stateid = await self.stateid(even_closed=even_closed)
+            self._check_locks()
             try:
                 values = await self.fs.compound([put(node), *build(stateid)], self.shown, **options)
                 return values[1:]
             except CompoundFailed as failed:
                 if failed.status not in LOST_STATE or turn == _TRIES - 1:
-                    raise fs_error(failed, self.shown) from failed
+                    raise CompoundFailed(failed.status, failed.results[1:], self.shown) from failed
                 self.forgotten(stateid)
         raise AssertionError("unreachable")
 
@@ -143,6 +155,10 @@ class NfsOpenFile(OpenFile):
         length = min(length, _MAX_OFFSET - offset)
         if length <= 0:
             return b""
+        self._check_locks()
+        behind = self.fs.behind
+        if behind.has(self.nfs_node):
+            await behind.flush(self.nfs_node)
         known = self.fs.caches.read(self.nfs_node, offset, length)
         if known is not None:
             return known
@@ -200,6 +216,12 @@ class NfsOpenFile(OpenFile):
             view = memoryview(
                 bytes(view)
             )  # it is kept until it is committed; the caller may use the buffer again
+        self._check_locks()
+        behind = self.fs.behind
+        if not stable and behind.write(self, offset, view):
+            return len(view)
+        if behind.has(self.nfs_node):
+            await behind.flush(self.nfs_node)
         how = StableHow.FILE_SYNC if stable else StableHow.UNSTABLE
         limit = self.fs.write_limit
         if len(view) <= limit:
@@ -241,7 +263,12 @@ class NfsOpenFile(OpenFile):
             gate.end_write()
         await unstable.bound()
 
+    async def write_rest(self, offset: int, data: memoryview) -> None:
+        """What the server has not taken at first."""
+        await self._write_piece(offset, data, StableHow.UNSTABLE)
+
     async def fsync(self, *, data_only: bool = False) -> None:
+        await self.fs.behind.flush(self.nfs_node)
         await self.fs.unstable.commit(self.nfs_node)
 
     # Attributes
@@ -250,22 +277,17 @@ class NfsOpenFile(OpenFile):
         known = self.fs.caches.attr(self.nfs_node)
         if known is not None:
             return known
+        await self.fs.behind.flush(self.nfs_node)
         values = await self.fs.run([put(self.nfs_node), GETATTR], self.shown)
         return attr_of(values[1].attributes)
 
     async def setattr(self, changes: SetAttr) -> Attr:
-        if changes.size is not None and OpenFlags.WRITE in self.flags:
-            made = changes_of(changes)
-            values = await self.run(
-                lambda stateid: [(Op.SETATTR, SetattrArgs(stateid, made)), GETATTR], cache=True
-            )
-            self.fs.unstable.cut(self.nfs_node, changes.size, _MAX_OFFSET)
-            return attr_of(values[1].attributes)
-        return await self.fs.setattr(self.nfs_node, changes)
+        return await self.fs.change(self.nfs_node, changes, self)
 
     # Locks, holes, and the end
 
     async def lock(self, offset: int, length: int, kind: LockKind, *, owner: int, wait: bool = False) -> None:
+        await self.fs.behind.flush(self.nfs_node)
         if self.delegation is not None:
             await self.fs.delegations.make_server_open(self)
         await locking.lock(self, offset, length, kind, owner, wait=wait)
@@ -274,6 +296,7 @@ class NfsOpenFile(OpenFile):
         if offset < 0:
             raise FsError(Status.INVALID, self.shown)
         self.fs.need_minor_2("seek for data")
+        await self.fs.behind.flush(self.nfs_node)
         what = DataContent.HOLE if hole else DataContent.DATA
         result = (await self.run(lambda stateid: [(Op.SEEK, SeekArgs(stateid, offset, what))]))[0]
         if result.eof and not hole:
@@ -286,6 +309,7 @@ class NfsOpenFile(OpenFile):
         if offset < 0 or length <= 0:
             raise FsError(Status.INVALID, self.shown)
         self.fs.need_minor_2("space reservation")
+        await self.fs.behind.flush(self.nfs_node)
         op, args = (Op.DEALLOCATE, DeallocateArgs) if punch_hole else (Op.ALLOCATE, AllocateArgs)
         await self.run(lambda stateid: [(op, args(stateid, offset, length))])
         if punch_hole:
@@ -293,29 +317,37 @@ class NfsOpenFile(OpenFile):
         self.fs.unstable.touched(self.nfs_node)
 
     async def close(self) -> None:
-        """What was written is at the server, and is committed soon; nobody waits for CLOSE, save for one that gives
-        locks back. An error of a COMMIT that nobody waited for surfaces here."""
+        """What was written is at the server, or soon will be, and is committed then; nobody waits for CLOSE, save for
+        one that gives locks back. An error of what nobody waited for surfaces here."""
         if self.closed:
             return
         self.closed = True
         node = self._node
         if node is None or self._stateid is None:
             return
-        if self in node.opens:
-            node.opens.remove(self)
-        self.fs.forget(self)
-        if self.delegation is not None:
-            self.delegation.opens.discard(self)
-        elif not self.lost:
+        try:
             await self._close(node, self._stateid)
+        finally:
+            if self in node.opens:
+                node.opens.remove(self)
+            self.fs.forget(self)
+            if self.delegation is not None:
+                self.delegation.opens.discard(self)
         file = node.unstable
         if file is not None and file.error is not None and OpenFlags.WRITE in self.flags:
             error, file.error = file.error, None
             raise error
 
     async def _close(self, node: NfsNode, stateid: StateId) -> None:
+        behind = self.fs.behind
+        if not self.lost and behind.close(self, stateid):
+            return
+        if behind.has(node):
+            await behind.flush(node)
+        if self.delegation is not None or self.lost:
+            return
         locks = [each for each in self.locks.owners if each.stateid is not None]
-        if not locks and self.fs.closer.post(node.fh, stateid):
+        if not locks and self.fs.poster.post_close(node.fh, stateid, self.fs.credential):
             return
         operations = [put(node), *locking.releases(locks), (Op.CLOSE, CloseArgs(0, stateid))]
         try:

@@ -36,13 +36,16 @@ _TIMES_SET: Final = (
 )
 _MAX_LINKS: Final = 40
 _EMPTY: Final[Attributes] = {Attribute.SIZE: 0}
-_TIMES_NOW: Final[Attributes] = {Attribute.TIME_ACCESS_SET: None, Attribute.TIME_MODIFY_SET: None}
 
 
 async def open_file(
     fs: NfsFileSystem, directory: NfsNode, path: str, flags: OpenFlags, mode: int
 ) -> tuple[OpenFile, Attr, bool]:
     names = split(path)
+    if names:
+        await fs.behind.flush_named(names[-1])
+    else:
+        await fs.behind.flush(directory)
     if not flags & (OpenFlags.EXCLUSIVE | OpenFlags.TRUNCATE):
         opened = await _open_locally(fs, directory, path, flags)
         if opened is not None:
@@ -128,9 +131,6 @@ async def _open(
     exclusive = how is not None and how.mode is CreateMode.EXCLUSIVE4_1
     if cut:
         operations.append((Op.SETATTR, SetattrArgs(CURRENT, _EMPTY)))
-    elif exclusive:
-        # Most servers keep the verifier in the times (§18.16.3): these go at once, whatever this one does.
-        operations.append((Op.SETATTR, SetattrArgs(CURRENT, _TIMES_NOW)))
     operations.append(GETATTR)
 
     def orphaned(results: Sequence[Result]) -> None:
@@ -138,7 +138,7 @@ async def _open(
         opened = [result.value for result in results if result.op is Op.OPEN and result.status is Stat.OK]
         handles = [result.value for result in results if result.op is Op.GETFH and result.status is Stat.OK]
         if opened and handles:
-            fs.closer.post(handles[0].object, opened[0].stateid)
+            fs.poster.post_close(handles[0].object, opened[0].stateid, fs.credential)
             fs.delegations.unwanted(handles[0].object, opened[0].delegation)
 
     rest: CompoundFailed | None = None
@@ -179,10 +179,11 @@ async def _open(
 
 
 async def _finish_exclusive(file: NfsOpenFile, attr: Attr | None, attrset: int, mode: int) -> Attr | None:
-    """What the request that created it could not set (§18.16.3). `attr` None: not even the times."""
+    """A server may have kept the verifier in attributes, and says which (§18.16.3): they are set now. Not in the
+    request that created it: that may have to be repeated, and the verifier is what it is known by."""
     wanted: dict[str, Any] = {}
     if not attrset & _MODE_SET and (attr is None or attr.mode != mode & 0o7777):
         wanted["mode"] = mode & 0o7777
-    if attr is None and attrset & _TIMES_SET:
-        wanted["atime_ns"] = wanted["mtime_ns"] = NOW
+    if attrset & _TIMES_SET:
+        wanted["atime_ns"] = wanted["mtime_ns"] = NOW  # it may wait for what comes next
     return await file.setattr(SetAttr(**wanted)) if wanted else attr

@@ -61,6 +61,8 @@ async def copy_range(
     fs: NfsFileSystem, source: OpenFile, offset: int, target: OpenFile, target_offset: int, length: int
 ) -> int:
     one, two = _ours(fs, source, target, "copying inside the server")
+    for file in (one, two):
+        await fs.behind.flush(file.nfs_node)
     if length <= 0:
         return 0
     # A count beyond the end of the source is an error (RFC 7862 §15.2.3).
@@ -87,6 +89,8 @@ async def clone_range(
     fs: NfsFileSystem, source: OpenFile, offset: int, target: OpenFile, target_offset: int, length: int
 ) -> None:
     one, two = _ours(fs, source, target, "cloning")
+    for file in (one, two):
+        await fs.behind.flush(file.nfs_node)
 
     def build(from_: StateId, to: StateId) -> Operation:
         return Op.CLONE, CloneArgs(from_, to, offset, target_offset, length)

@@ -193,7 +193,8 @@ class Delegation(State):
 def grant(ctx: Context, open_: Open, share_access: int) -> Answer:
     """What OPEN answers about delegations; `share_access` as it came, with its wishes (§18.16.3)."""
     asked = share_access & ShareAccess.WANT_DELEG_MASK
-    write = open_.access == ShareAccess.BOTH and asked != ShareAccess.WANT_READ_DELEG
+    # Opened for writing alone will do, if the caller could read it as well: the holder must fill up pages.
+    write = bool(open_.access & ShareAccess.WRITE) and asked != ShareAccess.WANT_READ_DELEG
     why = _refusal(ctx, open_, asked)
     if why is None and write and not _alone(open_):
         # It may have one for reading if it says so: otherwise it would only lose it when it begins to write.

@@ -427,9 +427,9 @@ def test_known_ways_are_not_walked_again(tmp_path: Path) -> None:
             await file.close()
             await fs.readdir(d)
             await fs.unlink(fs.root, "d/e/f")
-            assert seen[-1] == ["PUTFH", "REMOVE"]
             await fs.rmdir(fs.root, "d/e")
-            assert seen[-1] == ["PUTFH", "REMOVE"]
+            removals = [operations for operations in seen if "REMOVE" in operations]
+            assert removals == [["PUTFH", "REMOVE"]] * 2
             assert await status_of(fs.unlink(fs.root, "d")) is Status.IS_DIR
 
     run(main())
