@@ -220,6 +220,8 @@ class Link:
         if made is None:
             client = await self._identify(channel, way)
             made = await create_session(channel, way, client, timeout=self.settings.timeout)
+        if self._session is not None and self._session.unusable:
+            await self._give_back(channel, way, self._session)
         session_id, fore, flags = made
         if not flags & CreateSession.CONN_BACK_CHAN:
             _log.debug("%s: no back channel", self.settings.host)
@@ -228,6 +230,14 @@ class Link:
         )
         session.attach(channel)
         return session
+
+    async def _give_back(self, channel: Channel, way: Way, session: Session) -> None:
+        """A session that the server still knows would count against us."""
+        try:
+            destroy = (Op.DESTROY_SESSION, DestroySessionArgs(session.id))
+            await channel.compound(way, [destroy], timeout=self.settings.timeout)
+        except CompoundFailed as failed:
+            _log.debug("%s: DESTROY_SESSION: %s", self.settings.host, failed.status.name)
 
     async def _identify(self, channel: Channel, way: Way) -> ClientId:
         owner, timeout = self.settings.owner, self.settings.timeout

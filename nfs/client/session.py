@@ -101,6 +101,7 @@ class Session:
         self._on_flags = on_flags
         self._loop = asyncio.get_running_loop()
         self._ended: str | None = None
+        self.unusable = False  # ended by us: the server still has it
         self._settling: set[asyncio.Task[None]] = set()
 
     @property
@@ -213,6 +214,7 @@ class Session:
             else:
                 # SEQ_MISORDERED, SEQ_FALSE_RETRY, BADSLOT and the like: we and the server do not agree on the slots.
                 # A new session of the same client keeps all state.
+                self.unusable = True
                 self.end(f"slots are out of step ({status.name})")
                 raise SessionGone(f"the session is of no use ({status.name})", sent=request.sendings > 1)
 
@@ -269,11 +271,8 @@ class Session:
         task.add_done_callback(self._settling.discard)
 
     async def _find_out(self, request: _Request) -> None:
-        """Learn which sequence ID comes next: the request is repeated where its results matter. Where not, SEQUENCE
-        alone takes its place; the server takes it for the repetition, or for the request itself if that never came
-        (§2.10.6.1.3.1)."""
-        if request.orphaned is None:
-            request.operations = ()
+        """Learn which sequence ID comes next: the request is repeated as it was. Another in its place, be it SEQUENCE
+        alone, is a false retry while the server works on the first (§2.10.6.1.3.1)."""
         request.sendings = 0
         while True:
             try:
