@@ -1,7 +1,7 @@
 """Reading ahead of a sequential reader: several large reads under way, in pieces on a fixed grid.
 
-The kernel asks in pieces of 128 KiB, two at a time and not always in order; so "sequential" allows for one
-piece of the grid either way. A small file comes whole with its first read.
+The kernel asks for several pieces at a time, and its requests are answered by several threads, not always in order; so
+"sequential" allows for some pieces of the grid either way. A small file comes whole with its first read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from quicfs.fuse_mount.options import MAX_IO
 from quicfs.vfs import FsError, OpenFile
 
 PIECE: Final = MAX_IO
+NEAR: Final = 4
+"""Pieces out of order that still are a sequence."""
 
 
 class ReadAhead:
@@ -53,7 +55,7 @@ class ReadAhead:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _follow(self, offset: int, size: int, first: int, last: int, file_size: int) -> None:
-        if abs(offset - self._next) > PIECE:
+        if abs(offset - self._next) > NEAR * PIECE:
             self._next = offset + size
             self._run = self._depth = 0
             self._drop_all()
@@ -64,7 +66,7 @@ class ReadAhead:
             return  # perhaps only its head is wanted
         if last + 1 not in self._pieces:
             self._depth = min(self._depth * 2 or 1, self._window)
-        for index in [i for i in self._pieces if i < first - 1]:
+        for index in [i for i in self._pieces if i < first - NEAR]:
             self._drop(index)
         for index in range(first, last + self._depth + 1):
             if index * PIECE >= file_size:
