@@ -16,7 +16,9 @@ from quicfs.vfs import FsError, OpenFile
 
 PIECE: Final = MAX_IO
 NEAR: Final = 4
-"""Pieces out of order that still are a sequence."""
+"""Pieces out of order that still are a sequence, for requests as large as the kernel's own reading ahead."""
+
+_LARGE: Final = 128 * 1024
 
 
 class ReadAhead:
@@ -55,7 +57,8 @@ class ReadAhead:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _follow(self, offset: int, size: int, first: int, last: int, file_size: int) -> None:
-        if abs(offset - self._next) > NEAR * PIECE:
+        near = NEAR if size >= _LARGE else 1
+        if abs(offset - self._next) > near * PIECE:
             self._next = offset + size
             self._run = self._depth = 0
             self._drop_all()
@@ -66,7 +69,7 @@ class ReadAhead:
             return  # perhaps only its head is wanted
         if last + 1 not in self._pieces:
             self._depth = min(self._depth * 2 or 1, self._window)
-        for index in [i for i in self._pieces if i < first - NEAR]:
+        for index in [i for i in self._pieces if i < first - near]:
             self._drop(index)
         for index in range(first, last + self._depth + 1):
             if index * PIECE >= file_size:
