@@ -1,4 +1,4 @@
-"""Writing behind a write delegation (RFC 8881 §10.4): small writes, and times that are set, wait for what comes next.
+"""Writing behind a write delegation (RFC 8881 §10.4): small writes, times and modes wait for what comes next.
 
 A file that a program makes, writes, dates and closes costs two calls then: OPEN, and one COMPOUND of all the rest.
 Nobody else sees the file meanwhile: the server asks for the delegation first, and what waits goes out before it goes
@@ -44,13 +44,13 @@ _log = logging.getLogger("quicfs.nfs")
 _WAIT_S: Final = 0.05  # the longest that anything waits for more
 _SMALL: Final = 64 << 10  # a write that is put off
 _PIECE: Final = 256 << 10  # what one file puts off
-_TIMES: Final = frozenset({Attribute.TIME_ACCESS_SET, Attribute.TIME_MODIFY_SET})
+_PUT_OFF: Final = frozenset({Attribute.MODE, Attribute.TIME_ACCESS_SET, Attribute.TIME_MODIFY_SET})
 
 
 class Behind:
-    """What was done to one file and is not at the server yet. `times`: for SETATTR."""
+    """What was done to one file and is not at the server yet. `attributes`: for SETATTR."""
 
-    __slots__ = ("changes", "end", "file", "mtime_ns", "name", "pieces", "size", "timer", "times")
+    __slots__ = ("attributes", "changes", "end", "file", "mtime_ns", "name", "pieces", "size", "timer")
 
     def __init__(self, file: NfsOpenFile, name: str) -> None:
         self.file = file
@@ -59,7 +59,7 @@ class Behind:
         self.size = 0
         self.end = 0
         self.mtime_ns = 0
-        self.times: dict[Attribute, int | None] = {}
+        self.attributes: Attributes = {}
         self.changes = 0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -72,20 +72,21 @@ class Behind:
         self.size += len(data)
         self.end = max(self.end, offset + len(data))
         self.mtime_ns = time.time_ns()
-        self.times.pop(Attribute.TIME_MODIFY_SET, None)  # writing sets it
+        self.attributes.pop(Attribute.TIME_MODIFY_SET, None)  # writing sets it
         self.changes += 1
 
     def seen(self, attr: Attr) -> Attr:
         """The file's attributes, as they will be."""
         now = time.time_ns()
         atime, mtime = attr.atime_ns, self.mtime_ns or attr.mtime_ns
-        if Attribute.TIME_ACCESS_SET in self.times:
-            atime = _ns(self.times[Attribute.TIME_ACCESS_SET], now)
-        if Attribute.TIME_MODIFY_SET in self.times:
-            mtime = _ns(self.times[Attribute.TIME_MODIFY_SET], now)
+        if Attribute.TIME_ACCESS_SET in self.attributes:
+            atime = _ns(self.attributes[Attribute.TIME_ACCESS_SET], now)
+        if Attribute.TIME_MODIFY_SET in self.attributes:
+            mtime = _ns(self.attributes[Attribute.TIME_MODIFY_SET], now)
         return replace(
             attr,
             size=max(attr.size, self.end),
+            mode=self.attributes.get(Attribute.MODE, attr.mode),
             atime_ns=atime,
             mtime_ns=mtime,
             ctime_ns=max(attr.ctime_ns, now),
@@ -102,9 +103,8 @@ class Behind:
         made: list[Operation] = [
             (Op.WRITE, WriteArgs(stateid, offset, StableHow.UNSTABLE, data)) for offset, data in self.writes()
         ]
-        if self.times:
-            times: Attributes = dict(sorted(self.times.items()))
-            made.append((Op.SETATTR, SetattrArgs(ANONYMOUS, times)))
+        if self.attributes:
+            made.append((Op.SETATTR, SetattrArgs(ANONYMOUS, dict(sorted(self.attributes.items())))))
         return made
 
 
@@ -155,27 +155,32 @@ class WriteBehind:
         file.fs.delegations.wrote(node, offset + len(data))
         return True
 
-    def set_times(self, file: NfsOpenFile, changes: Attributes) -> bool:
-        """The same for SETATTR of times, by the owner of the file, who may."""
+    def set(self, file: NfsOpenFile, changes: Attributes) -> bool:
+        """The same for SETATTR of times, and of a mode that gives more rights than before, by the owner of the file,
+        who may. What takes rights away is done at once."""
         node = file.nfs_node
-        if not _TIMES.issuperset(changes) or node in self._under_way:
+        if not _PUT_OFF.issuperset(changes) or node in self._under_way:
             return False
         attr = self.may(file)
         if attr is None or attr.uid != getattr(file.fs.credential, "uid", None):
             return False
+        if (mode := changes.get(Attribute.MODE)) is not None and (
+            mode & attr.mode != attr.mode or mode > 0o777
+        ):
+            return False
         behind = self._waiting.get(node) or self._begin(file)
-        behind.times.update(changes)
+        behind.attributes.update(changes)
         behind.changes += 1
         return True
 
-    def take_times(self, node: NfsNode) -> Attributes:
-        """Times that wait, for a SETATTR that follows what was written."""
+    def take_attributes(self, node: NfsNode) -> Attributes:
+        """Those that wait, for a SETATTR that follows what was written."""
         behind = self._waiting.get(node)
         if behind is None:
             return {}
-        times: Attributes = dict(behind.times)
-        behind.times.clear()
-        return times
+        taken: Attributes = dict(behind.attributes)
+        behind.attributes.clear()
+        return taken
 
     def _begin(self, file: NfsOpenFile) -> Behind:
         node = file.nfs_node

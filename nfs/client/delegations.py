@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,6 @@ from quicfs.nfs import limits
 from quicfs.nfs.client.caching import Caches
 from quicfs.nfs.client.errors import CompoundFailed
 from quicfs.nfs.client.nodes import NfsNode
-from quicfs.nfs.client.posting import Outcome
 from quicfs.nfs.client.requests import put
 from quicfs.nfs.client.status import LOST_STATE
 from quicfs.nfs.rpc.message import Credential
@@ -176,12 +176,25 @@ class Delegations:
         held = self._by_name.get(place)
         if held is None or not held.held or not self._caches.leased():
             return None
-        if access & ~held.granted.get(credential, 0) or (access & ShareAccess.WRITE and not held.write):
+        if access & ShareAccess.WRITE and not held.write:
+            return None
+        missing = access & ~held.granted.get(credential, 0)
+        if missing and not self._owner_may(held, credential, missing):
             return None
         if "/" in place[1] and held.names[place] + _WAY_S < self._caches.now():
             return None
         self._held[held.node] = self._held.pop(held.node)
         return held
+
+    def _owner_may(self, held: Delegation, credential: Credential, access: int) -> bool:
+        """Whether it is the user's own file, and its mode lets them."""
+        attr = self._caches.attr(held.node)
+        if attr is None or attr.uid != getattr(credential, "uid", None):
+            return False
+        return not (
+            (access & ShareAccess.READ and not attr.mode & stat.S_IRUSR)
+            or (access & ShareAccess.WRITE and not attr.mode & stat.S_IWUSR)
+        )
 
     # What we do to the file ourselves
 
@@ -295,19 +308,11 @@ class Delegations:
         """With others that go back at the same time, if that is possible."""
         assert self.poster is not None and self.link is not None
         operations = [put(held.node), (Op.DELEGRETURN, DelegreturnArgs(held.stateid))]
-        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-        def done(outcome: Outcome) -> None:
-            if not answered.done():
-                answered.set_result(outcome)
-
-        if self.poster.post(operations, self.link.settings.credential, done):
-            outcome = await answered
-            if isinstance(outcome, CompoundFailed):
-                raise outcome
-            if not isinstance(outcome, FsError):
-                return
-        await self._call(held, operations)
+        outcome = await self.poster.together(operations, self.link.settings.credential)
+        if isinstance(outcome, CompoundFailed):
+            raise outcome
+        if isinstance(outcome, FsError):
+            await self._call(held, operations)
 
     async def _open_at_server(self, held: Delegation, file: NfsOpenFile) -> None:
         access = file.access | ShareAccess.WANT_NO_DELEG

@@ -99,6 +99,7 @@ class _Client:
         attr_timeout: float,
         delegations: bool,
     ) -> None:
+        self._credential = credential
         owner = ClientOwner(os.urandom(8), f"quicfs {socket.gethostname()} {os.urandom(8).hex()}".encode())
         settings = LinkSettings(host, owner, credential, streams, timeout)
         self.opens = Opens()
@@ -183,8 +184,12 @@ class _Client:
         return verifier
 
     async def _commit(self, node: NfsNode) -> bytes:
-        values = await self.link.run([put(node), (Op.COMMIT, CommitArgs(0, 0))], node.shown)
-        verifier: bytes = values[1].writeverf
+        outcome = await self.poster.together([put(node), (Op.COMMIT, CommitArgs(0, 0))], self._credential)
+        if isinstance(outcome, CompoundFailed):
+            raise fs_error(outcome, node.shown) from outcome
+        if isinstance(outcome, FsError):
+            raise outcome
+        verifier: bytes = outcome[1].writeverf
         return verifier
 
     # Locks that are waited for
@@ -407,15 +412,16 @@ class NfsFileSystem(FileSystem):
             file = next(writers, file)
         made = changes_of(changes)
         if file is not None and (attr := self.behind.may(file)) is not None:
-            made = _needed(made, attr)
-            if made and self.behind.set_times(file, made):
+            behind = self.caches.of(node).behind
+            made = _needed(made, attr if behind is None else behind.seen(attr))
+            if made and self.behind.set(file, made):
                 made = {}
         if not made:
             return await self.getattr(node)
         values = None
         if self.behind.has(node):
             if changes.size is None:
-                made = dict(sorted({**self.behind.take_times(node), **made}.items()))
+                made = dict(sorted({**self.behind.take_attributes(node), **made}.items()))
             values = await self.behind.flush_with(
                 node, lambda stateid: [(Op.SETATTR, SetattrArgs(stateid, made)), GETATTR]
             )

@@ -39,6 +39,16 @@ _CURRENT: Final = frozenset(
         Op.REMOVEXATTR,
     }
 )
+_RIGHTS: Final = frozenset(
+    {
+        Attribute.MODE,
+        Attribute.MODE_SET_MASKED,
+        Attribute.OWNER,
+        Attribute.OWNER_GROUP,
+        Attribute.ACL,
+        Attribute.DACL,
+    }
+)
 _DIRECTORY: Final = frozenset({Op.CREATE, Op.REMOVE, Op.RENAME, Op.LINK, Op.OPEN})
 _WORTH_IT: Final = _CURRENT | _DIRECTORY | {Op.GETATTR, Op.LOOKUP, Op.READDIR}
 
@@ -142,7 +152,7 @@ class Sight:
         start, end = _written(op, args)
         if end > start:
             self._caches.data.cut(node, start, end)
-        if op is Op.SETATTR:
+        if op is Op.SETATTR and not _RIGHTS.isdisjoint(args.attributes):
             self._observer.delegations.rights_changed(node)
         elif op is Op.WRITE:
             self._observer.delegations.wrote(node, end)

@@ -70,6 +70,21 @@ class Poster:
             self._task = asyncio.get_running_loop().create_task(self._work())
         return True
 
+    async def together(self, operations: Sequence[Operation], credential: Credential) -> Outcome:
+        """For those who do wait: what came of it."""
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if not answered.done():
+                answered.set_result(outcome)
+
+        if not self.post(operations, credential, done):
+            try:
+                return await self._link.compound(operations, "a call", credential=credential, cache=True)
+            except (CompoundFailed, FsError) as error:
+                return error
+        return await answered
+
     def post_close(self, fh: bytes, stateid: StateId, credential: Credential) -> bool:
         return self.post([(Op.PUTFH, PutfhArgs(fh)), (Op.CLOSE, CloseArgs(0, stateid))], credential)
 

@@ -19,7 +19,9 @@ __all__ = ["Piece", "Unstable", "UnstableData"]
 
 _log = logging.getLogger("quicfs.nfs")
 
-_IDLE_S: Final = 2.0  # files not written to for so long are committed
+_IDLE_S: Final = 10.0  # files not written to for so long are committed
+_LOOK_S: Final = 1.0
+_AT_ONCE: Final = 8
 _ROUNDS: Final = 5  # a server that restarts between each write and its COMMIT is given up
 
 Piece = tuple[int, memoryview, bytes]
@@ -217,12 +219,12 @@ class UnstableData:
             else:
                 now = loop.time()
                 due = [file for file in self._files.values() if file.touched + _IDLE_S <= now]
-            for file in due:
-                await self._commit_later(file)
+            for at in range(0, len(due), _AT_ONCE):
+                await asyncio.gather(*(self._commit_later(file) for file in due[at : at + _AT_ONCE]))
             if self._total > limits.UNSTABLE:
                 continue
             try:
-                async with asyncio.timeout(_IDLE_S / 2):
+                async with asyncio.timeout(_LOOK_S):
                     await self._hurry.wait()
             except TimeoutError:
                 pass
@@ -249,6 +251,9 @@ class UnstableData:
         if not gone:  # what was removed need not be on disk
             _log.warning("%s: %d bytes that were written are lost: %s", file.node.shown, file.size, error)
             file.error = error
+        self._drop(file)
+
+    def _drop(self, file: Unstable) -> None:
         self._total -= file.size
         file.pieces, file.size, file.dirty = [], 0, False
         self._files.pop(file.node, None)
@@ -261,6 +266,7 @@ class UnstableData:
             except FsError as error:
                 if not (error.status is Status.STALE and not file.node.opens):
                     within(error)
+                self._drop(file)
 
     async def aclose(self) -> None:
         if self._keeper is not None:

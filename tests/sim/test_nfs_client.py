@@ -340,7 +340,7 @@ def test_what_nobody_committed_is_committed_soon(tmp_path: Path) -> None:
             await file.write(100_000, bytes(100_000), stable=True)
             assert nfs.fs.unstable.total == 100_000
             await file.close()
-            await asyncio.sleep(10)
+            await asyncio.sleep(30)
             assert nfs.fs.unstable.total == 0
 
     run(main())

@@ -245,7 +245,7 @@ def test_unstable_data_is_written_again_after_a_restart(tmp_path: Path) -> None:
             await nfs.rig.restart()
             await file.fsync()
             assert (nfs.rig.tree / "a").read_bytes() == data
-            await asyncio.sleep(10)
+            await asyncio.sleep(30)
             assert (nfs.rig.tree / "b").read_bytes() == b"closed already"
             assert fs.unstable.total == 0
 
