@@ -43,18 +43,31 @@ _log = logging.getLogger("quicfs.nfs")
 
 _WAIT_S: Final = 0.05  # the longest that anything waits for more
 _SMALL: Final = 64 << 10  # a write that is put off
-_PIECE: Final = 256 << 10  # what one file puts off
+_BATCH: Final = 256 << 10  # bytes that one file puts off, while as many are under way
+_PIECES: Final = 64
 _PUT_OFF: Final = frozenset({Attribute.MODE, Attribute.TIME_ACCESS_SET, Attribute.TIME_MODIFY_SET})
 
 
 class Behind:
     """What was done to one file and is not at the server yet. `attributes`: for SETATTR."""
 
-    __slots__ = ("attributes", "changes", "end", "file", "mtime_ns", "name", "pieces", "size", "timer")
+    __slots__ = (
+        "attributes",
+        "before",
+        "changes",
+        "end",
+        "file",
+        "mtime_ns",
+        "name",
+        "pieces",
+        "size",
+        "timer",
+    )
 
     def __init__(self, file: NfsOpenFile, name: str) -> None:
         self.file = file
         self.name = name
+        self.before: Behind | None = None  # what is under way
         self.pieces: list[tuple[int, list[memoryview]]] = []
         self.size = 0
         self.end = 0
@@ -77,6 +90,8 @@ class Behind:
 
     def seen(self, attr: Attr) -> Attr:
         """The file's attributes, as they will be."""
+        if self.before is not None:
+            attr = self.before.seen(attr)
         now = time.time_ns()
         atime, mtime = attr.atime_ns, self.mtime_ns or attr.mtime_ns
         if Attribute.TIME_ACCESS_SET in self.attributes:
@@ -120,7 +135,7 @@ class WriteBehind:
         self._unstable = unstable
         self._poster = poster
         self._waiting: dict[NfsNode, Behind] = {}
-        self._under_way: dict[NfsNode, asyncio.Future[None]] = {}
+        self._under_way: dict[NfsNode, tuple[Behind, asyncio.Future[None]]] = {}
         self._names: dict[str, set[NfsNode]] = {}  # by their last names
         self._total = 0
 
@@ -136,18 +151,22 @@ class WriteBehind:
         # What has one name only, and one that we know, is not reached by another.
         return attr if attr is not None and attr.nlink == 1 and node.place is not None else None
 
-    def write(self, file: NfsOpenFile, offset: int, data: memoryview) -> bool:
-        """Put it off; False if that is not possible."""
+    async def write(self, file: NfsOpenFile, offset: int, data: memoryview) -> bool:
+        """Put it off; False if that is not possible. Waits while as much is under way as waits."""
         node = file.nfs_node
-        behind = self._waiting.get(node)
-        if (
-            len(data) > _SMALL
-            or node in self._under_way
-            or (behind is not None and behind.size + len(data) > _PIECE)
-            or self._total + len(data) > limits.BEHIND
-            or self.may(file) is None
-        ):
-            return False
+        while True:
+            if len(data) > _SMALL or self.may(file) is None:
+                return False
+            behind = self._waiting.get(node)
+            full = behind is not None and (behind.size + len(data) > _BATCH or len(behind.pieces) >= _PIECES)
+            if not full and self._total + len(data) <= limits.BEHIND:
+                break
+            if behind is None:
+                return False  # other files take all the room
+            if (under_way := self._under_way.get(node)) is not None:
+                await asyncio.shield(under_way[1])
+            else:
+                file.fs.spawn(self._send(node, self._take(node)))
         behind = behind or self._begin(file)
         behind.write(offset, data)
         self._total += len(data)
@@ -159,7 +178,7 @@ class WriteBehind:
         """The same for SETATTR of times, and of a mode that gives more rights than before, by the owner of the file,
         who may. What takes rights away is done at once."""
         node = file.nfs_node
-        if not _PUT_OFF.issuperset(changes) or node in self._under_way:
+        if not _PUT_OFF.issuperset(changes):
             return False
         attr = self.may(file)
         if attr is None or attr.uid != getattr(file.fs.credential, "uid", None):
@@ -185,6 +204,8 @@ class WriteBehind:
     def _begin(self, file: NfsOpenFile) -> Behind:
         node = file.nfs_node
         behind = self._waiting[node] = Behind(file, _last_name(node))
+        if (under_way := self._under_way.get(node)) is not None:
+            behind.before = under_way[0]
         self._caches.of(node).behind = behind
         self._names.setdefault(behind.name, set()).add(node)
         behind.timer = asyncio.get_running_loop().call_later(_WAIT_S, self._due, node)
@@ -195,26 +216,34 @@ class WriteBehind:
         if behind is not None:
             behind.file.fs.spawn(self.flush(node))
 
-    def _take(self, node: NfsNode) -> Behind | None:
-        """It is under way from here on; `_arrived` follows."""
-        behind = self._waiting.pop(node, None)
-        if behind is not None:
-            if behind.timer is not None:
-                behind.timer.cancel()
-            self._under_way[node] = asyncio.get_running_loop().create_future()
+    def _take(self, node: NfsNode) -> Behind:
+        """It is under way from here on, alone; `_arrived` follows."""
+        behind = self._waiting.pop(node)
+        if behind.timer is not None:
+            behind.timer.cancel()
+        self._under_way[node] = behind, asyncio.get_running_loop().create_future()
         return behind
 
     def _arrived(self, node: NfsNode, behind: Behind) -> None:
-        cache = self._caches.of(node)
-        if cache.behind is behind:
-            cache.behind = None
         self._total -= behind.size
-        nodes = self._names.get(behind.name)
-        if nodes is not None:
-            nodes.discard(node)
-            if not nodes:
-                del self._names[behind.name]
-        self._under_way.pop(node).set_result(None)
+        _, done = self._under_way.pop(node)
+        later = self._waiting.get(node)
+        self._caches.of(node).behind = later
+        if later is not None:
+            later.before = None
+        if later is None or later.name != behind.name:
+            nodes = self._names.get(behind.name)
+            if nodes is not None:
+                nodes.discard(node)
+                if not nodes:
+                    del self._names[behind.name]
+        done.set_result(None)
+
+    async def _turn(self, node: NfsNode) -> Behind | None:
+        """What waits, once nothing of the file is under way: it is now."""
+        while (under_way := self._under_way.get(node)) is not None:
+            await asyncio.shield(under_way[1])
+        return self._take(node) if node in self._waiting else None
 
     # Bringing it to the server
 
@@ -223,9 +252,7 @@ class WriteBehind:
 
     async def flush(self, node: NfsNode) -> None:
         """What was done to it before is at the server when this returns; fsync and close tell what went wrong."""
-        while (under_way := self._under_way.get(node)) is not None:
-            await asyncio.shield(under_way)
-        behind = self._take(node)
+        behind = await self._turn(node)
         if behind is not None:
             await asyncio.shield(behind.file.fs.spawn(self._send(node, behind)))
 
@@ -275,9 +302,7 @@ class WriteBehind:
     ) -> list[Any] | None:
         """In one COMPOUND, what waits and then `more`: the results of that. None if nothing waits, or if it was not to
         be had in one: then it is at the server now, and `more` is still to be done."""
-        while (under_way := self._under_way.get(node)) is not None:
-            await asyncio.shield(under_way)
-        behind = self._take(node)
+        behind = await self._turn(node)
         if behind is None:
             return None
         try:
@@ -298,7 +323,7 @@ class WriteBehind:
         """What waits, and CLOSE, without waiting for it; False if nothing does."""
         node = file.nfs_node
         behind = self._waiting.get(node)
-        if behind is None or behind.file is not file:
+        if behind is None or behind.file is not file or node in self._under_way:
             return False
         own = file.delegation is None
         operations = [put(node), *behind.operations(stateid), GETATTR]
@@ -319,7 +344,7 @@ class WriteBehind:
         self._take(node)
         if not self._poster.post(operations, file.fs.credential, done, size=behind.size):
             self._waiting[node] = behind
-            self._under_way.pop(node).set_result(None)
+            self._under_way.pop(node)[1].set_result(None)
             return False
         return True
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["MISSING", "Caches", "NodeCache"]
 
 _SHARE: Final = 4  # files larger than this part of the memory for data are not kept: others would have to go
+_SMALL: Final = 128 << 10  # save what is read of them in small pieces
 
 _ATTRIBUTES: Final = ATTR.bit_count()
 _OWNERS: Final = 512  # characters
@@ -190,7 +191,8 @@ class Caches:
             return
         if cache.delegation is None and not self.life:
             return
-        if cache.raw is None or cache.raw.get(Attribute.SIZE, 0) <= self.data.limit // _SHARE:
+        size = cache.raw.get(Attribute.SIZE, 0) if cache.raw is not None else 0
+        if size <= self.data.limit // (1 if len(data) <= _SMALL else _SHARE):
             self.data.put(node, offset, data, cache.change, eof=eof)
 
     # Names

@@ -10,6 +10,7 @@ from quicfs.nfs.client.nodes import NfsNode
 __all__ = ["DataCache"]
 
 _MOST: Final = 4096  # pieces of one file
+_JOINED: Final = 64  # of these, for one read
 
 
 class _File:
@@ -23,6 +24,20 @@ class _File:
         self.pieces: list[memoryview] = []
         self.size = 0
         self.end: int | None = None
+
+
+def _joined(file: _File, at: int, offset: int, length: int) -> memoryview | None:
+    """Out of several pieces, the first of which is the one `at`, if there is no gap between them."""
+    parts: list[memoryview] = []
+    place, end = offset, offset + length
+    for start, piece in zip(file.starts[at : at + _JOINED], file.pieces[at:], strict=False):
+        if not start <= place < start + len(piece):
+            return None
+        parts.append(piece[place - start : end - start])
+        place = start + len(piece)
+        if place >= end:
+            return memoryview(b"".join(parts))
+    return None
 
 
 class DataCache:
@@ -48,11 +63,11 @@ class DataCache:
         at = bisect.bisect_right(file.starts, offset) - 1
         if at < 0:
             return None
-        start, piece = file.starts[at], file.pieces[at]
-        if offset + length > start + len(piece):
-            return None
         self._files[node] = self._files.pop(node)
-        return piece[offset - start : offset - start + length]
+        start, piece = file.starts[at], file.pieces[at]
+        if offset + length <= start + len(piece):
+            return piece[offset - start : offset - start + length]
+        return _joined(file, at, offset, length)
 
     def put(self, node: NfsNode, offset: int, data: memoryview, change: int, *, eof: bool) -> None:
         """`data` was read from a file with this change attribute; `eof`: it reaches to the end."""

@@ -15,6 +15,7 @@ from typing import Final
 from quicfs.nfs.client.channel import Channel, Operation
 from quicfs.nfs.client.errors import NfsProtocolError, SessionGone
 from quicfs.nfs.client.slots import Slot, SlotTable
+from quicfs.nfs.client.transfer import Pace
 from quicfs.nfs.rpc.client import RpcLost
 from quicfs.nfs.rpc.errors import RpcError
 from quicfs.nfs.rpc.message import Credential
@@ -92,6 +93,7 @@ class Session:
         self.minor = minor
         self.limits = limits
         self.slots = SlotTable(limits.maxrequests)
+        self.pace = Pace()
         self.channel: Channel | None = None
         self.used_at = (
             0.0  # loop time of the last request that the server answered: its lease was renewed then
@@ -234,7 +236,10 @@ class Session:
         request.unknown = True
         request.sendings += 1
         try:
-            unpacker = await channel.call(way, request.credential, self._pack(request), left)
+            packer = self._pack(request)
+            size, began = len(packer), self._loop.time()
+            unpacker = await channel.call(way, request.credential, packer, left)
+            self.pace.note(self._loop.time() - began, size + unpacker.size)
             return unpack_reply(unpacker)
         except RpcLost as lost:
             request.unknown = before or lost.sent

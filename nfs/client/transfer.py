@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from quicfs.nfs.client.session import Session
+if TYPE_CHECKING:
+    from quicfs.nfs.client.session import Session
 
-__all__ = ["AT_ONCE", "PIECE", "in_turns", "read_limit", "write_limit"]
+__all__ = ["AT_ONCE", "PIECE", "Pace", "in_turns", "read_limit", "write_limit"]
 
 PIECE: Final = 1 << 20
 """What a transfer larger than one request is cut into."""
@@ -16,6 +17,8 @@ AT_ONCE: Final = 8
 """Pieces of one transfer that are under way together."""
 _AROUND: Final = 1024
 """Bytes of a call or a reply around its data."""
+_LITTLE: Final = 4096
+_LEAST_AROUND, _MOST_AROUND = 16 << 10, 128 << 10
 
 
 def read_limit(session: Session | None, by_server: int) -> int:
@@ -28,6 +31,32 @@ def write_limit(session: Session | None, by_server: int) -> int:
     """Bytes of one WRITE."""
     room = session.limits.maxrequestsize - _AROUND if session is not None else PIECE
     return max(512, min(PIECE, by_server or PIECE, room))
+
+
+class Pace:
+    """How long calls take: those with little in them, and by how much longer for each byte."""
+
+    __slots__ = ("_per_byte", "_trip")
+
+    def __init__(self) -> None:
+        self._trip = 0.0
+        self._per_byte = 0.0
+
+    def note(self, seconds: float, size: int) -> None:
+        """A call took so long, with so many bytes in it and its answer."""
+        if size < _LITTLE:
+            self._trip += (seconds - self._trip) / (8 if self._trip else 1)
+        elif self._trip:
+            sample = max(0.0, seconds - self._trip) / size
+            self._per_byte += (sample - self._per_byte) / (8 if self._per_byte else 1)
+
+    @property
+    def free(self) -> int:
+        """Bytes that may come along with a small READ: they make it take half as long again. A power of two."""
+        if not self._trip or not self._per_byte:
+            return _LEAST_AROUND
+        room = int(self._trip / 2 / self._per_byte)
+        return 1 << max(_LEAST_AROUND, min(room, _MOST_AROUND)).bit_length() - 1
 
 
 async def in_turns(length: int, size: int, work: Callable[[int], Awaitable[None]]) -> None:

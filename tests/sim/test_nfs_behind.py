@@ -331,3 +331,61 @@ def test_rights_that_are_taken_away_are_gone_at_once(tmp_path: Path) -> None:
             await file.close()
 
     run(main())
+
+
+def test_small_reads_bring_what_is_around_them(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Mounted(tmp_path, delay=0.001) as nfs:
+            fs = nfs.fs
+            data = os.urandom(1 << 20)
+            (nfs.rig.tree / "a").write_bytes(data)
+            one, _, _ = await fs.open(fs.root, "a", READ)
+            two, _, _ = await fs.open(fs.root, "a", READ)
+            seen = note_calls(fs)
+            dice = random.Random(1)
+            for _ in range(2000):
+                at, size = dice.randrange(1 << 20), dice.choice((1, 100, 4096))
+                reads = await asyncio.gather(one.read(at, size), two.read(at + 10, size))
+                assert [bytes(read) for read in reads] == [data[at:][:size], data[at + 10 :][:size]]
+            assert sum("READ" in call for call in seen) < 200
+            assert bytes(await one.read((1 << 20) - 5, 100)) == data[-5:]
+            assert bytes(await one.read(1 << 20, 100)) == b""
+
+    run(main())
+
+
+def test_a_reader_that_goes_away_leaves_the_others_theirs(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Mounted(tmp_path, delay=0.1) as nfs:
+            fs = nfs.fs
+            (nfs.rig.tree / "a").write_bytes(bytes(range(256)) * 4096)
+            one, _, _ = await fs.open(fs.root, "a", READ)
+            two, _, _ = await fs.open(fs.root, "a", READ)
+            first = asyncio.create_task(one.read(0, 10))
+            second = asyncio.create_task(two.read(20, 10))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            await one.close()
+            assert bytes(await second) == bytes(range(20, 30))
+
+    run(main())
+
+
+def test_random_writes_go_out_together(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Mounted(tmp_path, delay=0.001) as nfs:
+            fs = nfs.fs
+            file, _, _ = await fs.open(fs.root, "a", CREATE | READ | WRITE)
+            seen = note_calls(fs)
+            dice = random.Random(2)
+            expected = bytearray(1 << 20)
+            for turn in range(1000):
+                at = dice.randrange((1 << 20) - 4096)
+                expected[at : at + 4096] = piece = bytes([turn % 256]) * 4096
+                await file.write(at, piece)
+            await file.fsync()
+            length = (await file.getattr()).size
+            assert (nfs.rig.tree / "a").read_bytes() == expected[:length]
+            assert sum("WRITE" in call for call in seen) < 60
+
+    run(main())
