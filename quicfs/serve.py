@@ -109,7 +109,7 @@ def _folders(asked: Sequence[Folder]) -> dict[str, Path]:
             any(character in '\\/:*?"<>|' or not character.isprintable() for character in name)
             or len(name) > MAX_NAME
         ):
-            raise UserError(f"{name!r} cannot be a share's name: give another with NAME=DIR")
+            raise UserError(f"{name!r} cannot be a share's name: give another with NAME=DIR or --share")
         if name.casefold() in {known.casefold() for known in found}:
             raise UserError(f"two folders would be called {name!r}: name one of them with NAME=DIR")
         found[name] = directory
