@@ -9,37 +9,25 @@ import stat
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-from quicfs.nfs import limits
 from quicfs.nfs.client import directories, names, xattrs
 from quicfs.nfs.client.attributes import FS, attr_of, changes_of, statfs_of
-from quicfs.nfs.client.behind import WriteBehind
-from quicfs.nfs.client.caching import MISSING, Caches
-from quicfs.nfs.client.callback import CallbackProgram
+from quicfs.nfs.client.caching import MISSING
 from quicfs.nfs.client.channel import Connect, Operation
-from quicfs.nfs.client.data import DataCache
-from quicfs.nfs.client.delegations import Delegations
-from quicfs.nfs.client.errors import CompoundFailed, ConnectError, ConnectProblem
-from quicfs.nfs.client.link import Link, LinkSettings
-from quicfs.nfs.client.nodes import NfsNode, Nodes, node_of, split
-from quicfs.nfs.client.observing import Observer
+from quicfs.nfs.client.client import Client
+from quicfs.nfs.client.errors import CompoundFailed
+from quicfs.nfs.client.nodes import NfsNode, node_of, split
 from quicfs.nfs.client.openfile import NfsOpenFile
 from quicfs.nfs.client.opening import open_file
-from quicfs.nfs.client.posting import Poster
 from quicfs.nfs.client.ranges import clone_range, copy_range
-from quicfs.nfs.client.recovery import Opens
-from quicfs.nfs.client.requests import GETATTR, GETFH, PUTROOTFH, lookups, put
-from quicfs.nfs.client.session import Session
+from quicfs.nfs.client.requests import GETATTR, GETFH, lookups, put
 from quicfs.nfs.client.status import LOST_STATE, fs_error
-from quicfs.nfs.client.transfer import PIECE, read_limit, write_limit
-from quicfs.nfs.client.unstable import Piece, UnstableData
 from quicfs.nfs.client.walking import Walker, shown
 from quicfs.nfs.rpc.message import AuthSys, Credential
-from quicfs.nfs.v4.attributes import Attribute, Attributes, bitmap
+from quicfs.nfs.v4.attributes import Attribute, Attributes
 from quicfs.nfs.v4.const import Access as Nfs4Access
-from quicfs.nfs.v4.const import Op, ShareAccess, StableHow, Stat
+from quicfs.nfs.v4.const import Op, ShareAccess
 from quicfs.nfs.v4.operations_files import AccessArgs, GetattrArgs, SetattrArgs
-from quicfs.nfs.v4.operations_io import CommitArgs, WriteArgs
-from quicfs.nfs.v4.types import ANONYMOUS, ClientOwner
+from quicfs.nfs.v4.types import ANONYMOUS
 from quicfs.vfs.api import (
     HANDLE_MAX,
     Access,
@@ -59,19 +47,6 @@ from quicfs.vfs.status import FsError, Status
 __all__ = ["NfsFileSystem", "this_process"]
 
 _MAX_GIDS: Final = 16  # of AUTH_SYS (RFC 5531 appendix A)
-_SERVER: Final = GetattrArgs(
-    bitmap(
-        (
-            Attribute.SUPPORTED_ATTRS,
-            Attribute.TYPE,
-            Attribute.LEASE_TIME,
-            Attribute.FILEID,
-            Attribute.MAXREAD,
-            Attribute.MAXWRITE,
-        )
-    )
-)
-_DEFAULT_LEASE_S: Final = 90
 _FOLLOWING: Final = {
     Access.READ: Nfs4Access.READ,
     Access.WRITE: Nfs4Access.MODIFY | Nfs4Access.EXTEND,
@@ -82,143 +57,6 @@ def this_process() -> AuthSys:
     """AUTH_SYS with this process's user and groups."""
     groups = [gid for gid in os.getgroups() if gid != os.getegid()][:_MAX_GIDS]
     return AuthSys(0, socket.gethostname()[:255], os.geteuid(), os.getegid(), tuple(groups))
-
-
-class _Client:
-    """What all views of one file system share: one client of the server."""
-
-    def __init__(
-        self,
-        connect: Connect,
-        host: str,
-        export: str,
-        credential: Credential,
-        streams: int,
-        timeout: float,
-        *,
-        attr_timeout: float,
-        delegations: bool,
-    ) -> None:
-        self._credential = credential
-        owner = ClientOwner(os.urandom(8), f"quicfs {socket.gethostname()} {os.urandom(8).hex()}".encode())
-        settings = LinkSettings(host, owner, credential, streams, timeout)
-        self.opens = Opens()
-        self.nodes = Nodes()
-        self.caches = Caches(attr_timeout, DataCache(limits.CLIENT_DATA))
-        self.delegations = Delegations(self.caches, wanted=delegations)
-        self.link = Link(
-            connect,
-            settings,
-            self._recover,
-            programs=(CallbackProgram(self),),
-            on_state_flags=self.opens.on_flags,
-            observe=Observer(self.nodes, self.caches, self.delegations).begin,
-        )
-        self.opens.link = self.delegations.link = self.link
-        self.caches.leased = lambda: self.link.leased
-        self.opens.delegations = self.delegations
-        self.session_known = self.link.session_known
-        self.recall = self.delegations.recall
-        self.recall_any = self.delegations.recall_any
-        self.attributes = self.delegations.attributes
-        self.export = [name for name in export.split("/") if name]
-        self.root = NfsNode(b"", 0, None)
-        self.poster = self.delegations.poster = Poster(self.link)
-        self.unstable = UnstableData(self._write_again, self._commit)
-        self.behind = self.delegations.behind = WriteBehind(self.caches, self.unstable, self.poster)
-        self.max_read = self.max_write = PIECE
-        self.read_limit = self.write_limit = PIECE
-        self.supported = 0
-        self.blocks: dict[tuple[NfsNode, int, int], asyncio.Task[bytes | memoryview]] = {}
-        self._next_owner = 0
-        self._waiting_locks: dict[bytes, set[asyncio.Event]] = {}
-        self._writers: dict[NfsNode, Credential] = {}
-
-    def next_owner(self) -> bytes:
-        self._next_owner += 1
-        return b"%x" % self._next_owner
-
-    async def _recover(self, session: Session, generation: int) -> None:
-        """In each new session: reclaim, and learn where the export is and what the server can do."""
-        timeout = self.link.settings.timeout
-        await self.opens.reclaim(session, generation, timeout)
-        operations = [PUTROOTFH, *lookups(self.export), GETFH, (Op.GETATTR, _SERVER)]
-        deadline = asyncio.get_running_loop().time() + timeout
-        try:
-            values = await self.link.through(session, operations, "the export", deadline=deadline)
-        except CompoundFailed as failed:
-            if not 0 < failed.index <= len(self.export):
-                raise
-            raise ConnectError(ConnectProblem.EXPORT, self._refused(failed)) from failed
-        server = values[-1].attributes
-        self.nodes.moved(self.root, values[-2].object)
-        self.root.fileid = server.get(Attribute.FILEID, 0)
-        self.supported = server.get(Attribute.SUPPORTED_ATTRS, 0)
-        self.read_limit = read_limit(session, server.get(Attribute.MAXREAD, 0))
-        self.write_limit = write_limit(session, server.get(Attribute.MAXWRITE, 0))
-        self.link.keep_alive(server.get(Attribute.LEASE_TIME, _DEFAULT_LEASE_S))
-
-    def _refused(self, failed: CompoundFailed) -> str:
-        host, export = self.link.settings.host, "/" + "/".join(self.export)
-        if failed.status in (Stat.NOENT, Stat.NOTDIR, Stat.SYMLINK):
-            return f"{host} exports no {export}: ask its administrator for the path."
-        return f"{host} refuses {export} ({failed.status.name}): ask its administrator for access."
-
-    # Data that was not committed
-
-    async def _write_again(self, node: NfsNode, piece: Piece) -> bytes:
-        offset, data, _ = piece
-        for file in list(node.opens):
-            if ShareAccess.WRITE & file.access and not file.closed:
-                result = (
-                    await file.run(
-                        lambda stateid: [(Op.WRITE, WriteArgs(stateid, offset, StableHow.FILE_SYNC, data))]
-                    )
-                )[0]
-                break
-        else:  # closed since: no share reservation of ours is in the way
-            args = WriteArgs(ANONYMOUS, offset, StableHow.FILE_SYNC, data)
-            result = (await self.link.run([put(node), (Op.WRITE, args)], node.shown))[1]
-        if result.count != len(data):
-            raise FsError(Status.IO, f"{node.shown}: the server wrote {result.count} of {len(data)} bytes")
-        verifier: bytes = result.writeverf
-        return verifier
-
-    async def _commit(self, node: NfsNode) -> bytes:
-        outcome = await self.poster.together([put(node), (Op.COMMIT, CommitArgs(0, 0))], self._credential)
-        if isinstance(outcome, CompoundFailed):
-            raise fs_error(outcome, node.shown) from outcome
-        if isinstance(outcome, FsError):
-            raise outcome
-        verifier: bytes = outcome[1].writeverf
-        return verifier
-
-    # Locks that are waited for
-
-    async def wait_for_lock(self, owner: bytes, timeout: float) -> None:
-        event = asyncio.Event()
-        waiting = self._waiting_locks.setdefault(owner, set())
-        waiting.add(event)
-        try:
-            async with asyncio.timeout(timeout):
-                await event.wait()
-        except TimeoutError:
-            pass
-        finally:
-            waiting.discard(event)
-            if not waiting:
-                self._waiting_locks.pop(owner, None)
-
-    def lock_is_free(self, owner: bytes) -> None:
-        """CB_NOTIFY_LOCK (RFC 8881 §20.11): a hint to try again now."""
-        for event in self._waiting_locks.get(owner, ()):
-            event.set()
-
-    def recall_slots(self, target_highest: int) -> None:
-        """CB_RECALL_SLOT (§20.8)."""
-        session = self.link.current
-        if session is not None:
-            session.slots.aim(target_highest)
 
 
 class NfsFileSystem(FileSystem):
@@ -245,7 +83,7 @@ class NfsFileSystem(FileSystem):
         delegations: bool = True,
     ) -> None:
         self.credential = credential or this_process()
-        self._client = _Client(
+        self._client = Client(
             connect,
             host,
             export,
@@ -257,7 +95,7 @@ class NfsFileSystem(FileSystem):
         )
         self._use(self._client)
 
-    def _use(self, client: _Client) -> None:
+    def _use(self, client: Client) -> None:
         self.uplink = client.link
         self.nodes = client.nodes
         self.poster = client.poster
@@ -475,9 +313,9 @@ class NfsFileSystem(FileSystem):
     ) -> None:
         for each in (path, new_path):
             await self.behind.flush_named(each.rpartition("/")[2])
-        await names.rename(
-            self, await self.there(source), path, await self.there(target), new_path, replace=replace
-        )
+        one, two = await self.there(source), await self.there(target)
+        await names.rename(self, one, path, two, new_path, replace=replace)
+        self._client.renamed((one, path), (two, new_path))
 
     async def fsync(self, node: Node) -> None:
         """A file's data; names and attributes are on stable storage when the server has answered (RFC 8881 §2.2.1)."""

@@ -28,6 +28,7 @@ from quicfs.nfs.client.status import fs_error
 from quicfs.nfs.rpc.message import Credential
 from quicfs.nfs.rpc.service import Program
 from quicfs.nfs.v4.const import MINOR_VERSIONS, CreateSession, Op, SeqStatus, Stat
+from quicfs.nfs.v4.operations_files import PutfhArgs
 from quicfs.nfs.v4.operations_sessions import DestroyClientidArgs, DestroySessionArgs
 from quicfs.nfs.v4.types import ClientOwner
 from quicfs.vfs.status import FsError, Status
@@ -53,6 +54,8 @@ _PERMANENT: Final = {
     ConnectProblem.EXPORT: Status.NOT_FOUND,
     ConnectProblem.PROTOCOL: Status.IO,
 }
+_MOST_EXPIRED: Final = 8  # file handles of one COMPOUND
+_GRACE_S: Final = 10.0  # that a server's grace period may last longer than its lease
 _BUSY: Final = frozenset({Stat.DELAY, Stat.GRACE, Stat.CLIENTID_BUSY})
 # Once one of these is done, the COMPOUND is not to be sent as a whole again.
 _ONCE: Final = frozenset({Op.OPEN, Op.CREATE, Op.REMOVE, Op.RENAME, Op.LINK, Op.COPY, Op.LOCK, Op.CLOSE})
@@ -81,6 +84,10 @@ class LinkSettings:
 Recover = Callable[[Session, int], Awaitable[None]]
 
 
+async def _not_found(fh: bytes) -> bytes | None:
+    return None
+
+
 class Link:
     """Owns connection, client ID and session.
 
@@ -98,6 +105,7 @@ class Link:
         *,
         programs: Sequence[Program] = (),
         on_state_flags: Callable[[int], None] = lambda _: None,
+        find_again: Callable[[bytes], Awaitable[bytes | None]] = _not_found,
         observe: Callable[[Sequence[Operation]], Sight | None] = lambda _: None,
     ) -> None:
         self._connect = connect
@@ -105,6 +113,7 @@ class Link:
         self._recover = recover
         self._programs = programs
         self._on_state_flags = on_state_flags
+        self._find_again = find_again
         self._observe = observe
         self._minor = MINOR_VERSIONS.stop - 1
         self._channel: Channel | None = None
@@ -398,20 +407,48 @@ class Link:
         """
         if deadline is None:
             deadline = asyncio.get_running_loop().time() + self.settings.timeout
-        sight = self._observe(operations)
-        try:
-            values = await self._until_done(operations, what, cache, again, deadline, credential, orphaned)
-        except CompoundFailed as failed:
+        for _ in range(_MOST_EXPIRED):
+            sight = self._observe(operations)
+            try:
+                values = await self._until_done(
+                    operations, what, cache, again, deadline, credential, orphaned
+                )
+            except CompoundFailed as failed:
+                if sight is not None:
+                    sight.failed(failed)
+                found = await self._with_new_handle(operations, failed)
+                if found is None:
+                    raise
+                operations = found
+                continue
+            except BaseException:
+                if sight is not None:
+                    sight.lost()
+                raise
             if sight is not None:
-                sight.failed(failed)
-            raise
-        except BaseException:
-            if sight is not None:
-                sight.lost()
-            raise
-        if sight is not None:
-            sight.done(values)
-        return values
+                sight.done(values)
+            return values
+        raise FsError(Status.STALE, f"{what}: its file handles expire again and again")
+
+    async def _with_new_handle(
+        self, operations: Sequence[Operation], failed: CompoundFailed
+    ) -> list[Operation] | None:
+        """The same operations, after one of their file handles has expired (RFC 8881 §4.2.3) and the object was found
+        under another; None if that is not it. No operation with an effect came before: the handles come first."""
+        if failed.status is not Stat.FHEXPIRED or not failed.results:
+            return None
+        op, args = operations[failed.index]
+        if op is not Op.PUTFH or any(result.op in _ONCE for result in failed.results):
+            return None
+        old = args.object  # type: ignore[union-attr]
+        new = await self._find_again(old)
+        if new is None:
+            return None
+        renewed: Operation = (Op.PUTFH, PutfhArgs(new))
+        return [
+            renewed if each[0] is Op.PUTFH and each[1].object == old else each  # type: ignore[union-attr]
+            for each in operations
+        ]
 
     async def _until_done(
         self,
@@ -461,12 +498,16 @@ class Link:
         """As `compound`, in this session and no other: for recovery."""
         loop = asyncio.get_running_loop()
         delay = _BUSY_FIRST_S
+        grace_ends = loop.time() + self._lease + _GRACE_S
         while True:
             reply = await session.call(
                 operations, deadline=deadline, cache=cache, credential=credential, orphaned=orphaned
             )
             if not reply.status:
                 return [result.value for result in reply.results]
+            if reply.status is Stat.GRACE and loop.time() < grace_ends:
+                # It waits for its clients of before (§8.4.2.1), and says so: it is not away.
+                deadline = max(deadline, loop.time() + delay + _BUSY_LONGEST_S)
             if (
                 reply.status not in _BUSY
                 or loop.time() + delay > deadline

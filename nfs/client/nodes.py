@@ -50,6 +50,9 @@ class Nodes:
 
     def __init__(self) -> None:
         self._nodes: WeakValueDictionary[bytes, NfsNode] = WeakValueDictionary()
+        self._moved: WeakValueDictionary[bytes, NfsNode] = (
+            WeakValueDictionary()
+        )  # by a handle that has expired
 
     def get(self, fh: bytes) -> NfsNode | None:
         return self._nodes.get(fh)
@@ -66,9 +69,15 @@ class Nodes:
 
     def moved(self, node: NfsNode, fh: bytes) -> None:
         """The object has another handle now."""
-        self._nodes.pop(node.fh, None)
+        if fh != node.fh:
+            self._nodes.pop(node.fh, None)
+            self._moved[node.fh] = node
         node.fh = fh
         self._nodes[fh] = node
+
+    def once(self, fh: bytes) -> NfsNode | None:
+        """The object that had this handle."""
+        return self._moved.get(fh) or self._nodes.get(fh)
 
 
 def node_of(node: Node) -> NfsNode:

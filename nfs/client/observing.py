@@ -261,7 +261,10 @@ class Sight:
     def _rename(self, args: Any, value: Any) -> None:
         source, target = self._saved, self._current
         self._object_changed(target, self._way, args.newname, removed=True)
-        self._object_changed(source, self._saved_way, args.oldname, removed=False)
+        moved = self._object_changed(source, self._saved_way, args.oldname, removed=False)
+        place = _below(self._way, args.newname)
+        if moved is not None and place is not None:
+            moved.place = place
         self._observer.delegations.moved(args.oldname, args.newname)
         if source is not None and source is target:
             self._names_changed(source, value.source_cinfo, args.oldname, args.newname)
@@ -273,11 +276,12 @@ class Sight:
 
     def _object_changed(
         self, directory: NfsNode | None, way: tuple[NfsNode, str] | None, name: str, *, removed: bool
-    ) -> None:
-        """What had this name has a name less, or another: its count of links and its times are others."""
+    ) -> NfsNode | None:
+        """What had this name has a name less, or another: its count of links and its times are others. The object, if
+        we know which it was."""
         place = _below(way, name)
         if place is None:
-            return
+            return None
         node: object = self._found.get(place)
         if node is None and directory is not None:
             node = self._caches.name(directory, name)
@@ -287,6 +291,7 @@ class Sight:
                 self._observer.delegations.removed(node)
         if removed:
             self._observer.delegations.name_gone(place)
+        return node if isinstance(node, NfsNode) else None
 
 
 def _below(way: tuple[NfsNode, str] | None, name: str) -> tuple[NfsNode, str] | None:

@@ -14,7 +14,7 @@ from quicfs.nfs.client.channel import Operation
 from quicfs.nfs.client.errors import CompoundFailed
 from quicfs.nfs.client.link import Link
 from quicfs.nfs.rpc.message import Credential
-from quicfs.nfs.v4.const import Op
+from quicfs.nfs.v4.const import Op, Stat
 from quicfs.nfs.v4.operations_files import PutfhArgs
 from quicfs.nfs.v4.operations_open import CloseArgs
 from quicfs.nfs.v4.types import StateId
@@ -78,12 +78,15 @@ class Poster:
             if not answered.done():
                 answered.set_result(outcome)
 
-        if not self.post(operations, credential, done):
-            try:
-                return await self._link.compound(operations, "a call", credential=credential, cache=True)
-            except (CompoundFailed, FsError) as error:
-                return error
-        return await answered
+        if self.post(operations, credential, done):
+            outcome = await answered
+            if not isinstance(outcome, CompoundFailed) or outcome.status is not Stat.FHEXPIRED:
+                return outcome
+            # Alone it can be sent again with the handle that the object has now.
+        try:
+            return await self._link.compound(operations, "a call", credential=credential, cache=True)
+        except (CompoundFailed, FsError) as error:
+            return error
 
     def post_close(self, fh: bytes, stateid: StateId, credential: Credential) -> bool:
         return self.post([(Op.PUTFH, PutfhArgs(fh)), (Op.CLOSE, CloseArgs(0, stateid))], credential)

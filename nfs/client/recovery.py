@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from quicfs.nfs.client.attributes import attr_of
@@ -56,6 +56,9 @@ class Opens:
 
     def remove(self, file: NfsOpenFile) -> None:
         self._files.pop(file, None)
+
+    def __iter__(self) -> Iterator[NfsOpenFile]:
+        return iter(list(self._files))
 
     def __len__(self) -> int:
         return len(self._files)

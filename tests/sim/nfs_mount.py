@@ -71,6 +71,7 @@ class Mounted:
         self.ways: list[Way] = []
         self._fs_options = fs_options or {}
         self._mounts: list[NfsFileSystem] = []
+        self._muted: set[NfsFileSystem] = set()
         self.fs: NfsFileSystem
 
     async def __aenter__(self) -> Self:
@@ -88,7 +89,7 @@ class Mounted:
 
         async def connect(programs: Sequence[Program]) -> Way:
             await asyncio.sleep(0)
-            if not self.reachable or self.rig.server is None:
+            if not self.reachable or self.rig.server is None or fs in self._muted:
                 raise ConnectionError("the server cannot be reached")
             way = Way(self, self.rig.connect("client", programs, delay=self.delay))
             self.ways.append(way)
@@ -98,6 +99,10 @@ class Mounted:
         fs = NfsFileSystem(connect, "server", "/export", **settings)
         self._mounts.append(fs)
         return fs
+
+    def mute(self, fs: NfsFileSystem) -> None:
+        """It will not get through to the server any more."""
+        self._muted.add(fs)
 
     @property
     def way(self) -> Way:

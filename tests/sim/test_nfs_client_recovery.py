@@ -11,7 +11,10 @@ import pytest
 
 from quicfs.nfs.client.errors import ConnectError, ConnectProblem
 from quicfs.nfs.client.filesystem import NfsFileSystem
-from quicfs.vfs.api import LockKind
+from quicfs.nfs.rpc.identity import Squash
+from quicfs.nfs.server.exports import Export
+from quicfs.vfs.api import LockKind, Node
+from quicfs.vfs.local import LocalTree
 from quicfs.vfs.status import FsError, Status
 from tests.sim.nfs_mount import CREATE, EXCLUSIVE, READ, WRITE, Mounted
 from tests.sim.virtual_loop import run
@@ -348,5 +351,65 @@ def test_sentences_for_what_is_wrong(tmp_path: Path) -> None:
             assert caught.value.problem is ConnectProblem.EXPORT
             assert await status_of(wrong.getattr(wrong.root)) is Status.NOT_FOUND
             await wrong.close()
+
+    run(main())
+
+
+# --- file handles that expire, and a server in grace
+
+
+class Forgetful(LocalTree):
+    """Without handles of its own: those of the server are good for one life of it."""
+
+    async def handle(self, node: Node) -> bytes:
+        raise FsError(Status.NOT_SUPPORTED, "persistent handles")
+
+
+def test_handles_that_expire_are_found_again_by_name(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "tree").mkdir()
+        tree = Forgetful(str(tmp_path / "tree"))
+        exports = [Export("/export", tree, squash=Squash(no_root_squash=True))]
+        async with Mounted(tmp_path, exports=exports) as nfs:
+            fs = nfs.fs
+            d, _ = await fs.mkdir(fs.root, "d")
+            e, _ = await fs.mkdir(d, "e")
+            file, _, _ = await fs.open(e, "f", CREATE | READ | WRITE)
+            await file.write(0, b"content")
+            await file.fsync()
+            await nfs.restart()
+            assert (await fs.getattr(e)).nlink >= 2
+            assert bytes(await file.read(0, 100)) == b"content"
+            await file.write(7, b" more")
+            await fs.rename(e, "f", d, "g")
+            await nfs.restart()
+            assert [entry.name for entry in (await fs.readdir(d)).entries] == ["e", "g"]
+            gone, _ = await fs.lookup(d, "e")
+            await nfs.restart()
+            (tmp_path / "tree" / "d" / "e").rmdir()
+            await asyncio.sleep(1.1)
+            assert await status_of(fs.getattr(gone)) is Status.STALE
+            (tmp_path / "tree" / "d" / "e").mkdir()
+            await file.close()
+        await tree.close()
+
+    run(main())
+
+
+def test_grace_is_waited_for(tmp_path: Path) -> None:
+    """A client that is gone for good holds everybody up for as long as the server gives it."""
+
+    async def main() -> None:
+        async with Mounted(tmp_path, lease=30.0) as nfs:
+            other = nfs.another()
+            gone, _, _ = await other.open(other.root, "a", CREATE | WRITE)
+            await gone.lock(0, 0, LockKind.EXCLUSIVE, owner=1)
+            nfs.mute(other)
+            await nfs.fs.connect()
+            await nfs.restart()
+            began = now()
+            file, _, _ = await nfs.fs.open(nfs.fs.root, "b", CREATE | WRITE)
+            assert 10 < now() - began < 60
+            await file.close()
 
     run(main())
