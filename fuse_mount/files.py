@@ -127,9 +127,11 @@ class Files:
 
     def flush(self, fh: int) -> None:
         """At each close(2): what was written is at the server, so that the next open anywhere sees it."""
-        writer = self._context.handles.get(fh).writer
-        if writer is not None:
-            writer.flush()
+        handle = self._context.handles.get(fh)
+        if handle.writer is not None:
+            handle.writer.flush()
+            if type(handle.file).flush is not OpenFile.flush:
+                self._context.crossing.call(handle.file.flush)
 
     def fsync(self, fh: int, data_only: bool) -> None:
         handle = self._context.handles.get(fh)

@@ -199,6 +199,11 @@ class OpenFile(ABC):
     @abstractmethod
     async def setattr(self, changes: SetAttr) -> Attr: ...
 
+    async def flush(self) -> None:
+        """Close(2) of one of several descriptors: whoever opens the file next sees what was written before; errors of
+        delayed writes surface here. It need not be on stable storage."""
+        return None
+
     @abstractmethod
     async def fsync(self, *, data_only: bool = False) -> None:
         """What was written before is on stable storage when this returns."""

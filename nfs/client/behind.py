@@ -2,9 +2,9 @@
 
 A file that a program makes, writes, dates and closes costs two calls then: OPEN, and one COMPOUND of all the rest.
 Nobody else sees the file meanwhile: the server asks for the delegation first, and what waits goes out before it goes
-back. Nothing waits for long, much never does, and fsync and close hear of what went wrong.
+back. Nothing waits for long, much never does, and flush, fsync and close wait for it and hear of what went wrong.
 
-    waiting --close, SETATTR, a look at the file, a recall, time--> under way --answer--> gone
+    waiting --flush, close, SETATTR, a look at the file, a recall, time--> under way --answer--> gone
 """
 
 from __future__ import annotations
@@ -319,12 +319,12 @@ class WriteBehind:
         finally:
             self._arrived(node, behind)
 
-    def close(self, file: NfsOpenFile, stateid: StateId) -> bool:
-        """What waits, and CLOSE, without waiting for it; False if nothing does."""
+    def close(self, file: NfsOpenFile, stateid: StateId) -> asyncio.Future[None] | None:
+        """What waits, and CLOSE; None if nothing does. The future is done when all of that is."""
         node = file.nfs_node
         behind = self._waiting.get(node)
         if behind is None or behind.file is not file or node in self._under_way:
-            return False
+            return None
         own = file.delegation is None
         operations = [put(node), *behind.operations(stateid), GETATTR]
         if own:
@@ -345,8 +345,8 @@ class WriteBehind:
         if not self._poster.post(operations, file.fs.credential, done, size=behind.size):
             self._waiting[node] = behind
             self._under_way.pop(node)[1].set_result(None)
-            return False
-        return True
+            return None
+        return self._under_way[node][1]
 
     async def _closed(self, node: NfsNode, behind: Behind, values: Sequence[Any]) -> None:
         try:
@@ -368,7 +368,7 @@ class WriteBehind:
             self._arrived(node, behind)
 
     def _failed(self, node: NfsNode, error: FsError) -> None:
-        if error.status is Status.STALE and not node.opens:
+        if error.status is Status.STALE and all(file.closed for file in node.opens):
             return  # what was removed need not be written
         _log.warning("%s: what was written is lost: %s", node.shown, error)
         self._caches.touch(node)

@@ -119,6 +119,8 @@ async def _removed_as_known(
     if kind is None or (kind == FileType.DIR) is not directory_wanted:
         return False
     what = shown(directory, [*way, name])
+    gone = fs.caches.name(node, name)
+    attr = fs.caches.attr(gone) if isinstance(gone, NfsNode) else None
     try:
         await fs.compound([put(node), (Op.REMOVE, RemoveArgs(name))], what, cache=True, again=False)
     except CompoundFailed as failed:
@@ -126,6 +128,8 @@ async def _removed_as_known(
             status = Stat.NOTEMPTY if failed.status is Stat.EXIST else failed.status
             raise fs_error(CompoundFailed(status, failed.results, what), what) from failed
         return False
+    if isinstance(gone, NfsNode) and attr is not None and attr.nlink == 1:
+        fs.unstable.removed(gone)
     return True
 
 

@@ -289,6 +289,11 @@ class NfsOpenFile(OpenFile):
         """What the server has not taken at first."""
         await self._write_piece(offset, data, StableHow.UNSTABLE)
 
+    async def flush(self) -> None:
+        node = self.nfs_node
+        await self.fs.behind.flush(node)
+        self._raise_error(node)
+
     async def fsync(self, *, data_only: bool = False) -> None:
         await self.fs.behind.flush(self.nfs_node)
         await self.fs.unstable.commit(self.nfs_node)
@@ -339,8 +344,8 @@ class NfsOpenFile(OpenFile):
         self.fs.unstable.touched(self.nfs_node)
 
     async def close(self) -> None:
-        """What was written is at the server, or soon will be, and is committed then; nobody waits for CLOSE, save for
-        one that gives locks back. An error of what nobody waited for surfaces here."""
+        """What was written is at the server, and is committed soon; nobody waits for CLOSE alone, save for one that
+        gives locks back. An error of what nobody waited for surfaces here."""
         if self.closed:
             return
         self.closed = True
@@ -355,6 +360,9 @@ class NfsOpenFile(OpenFile):
             self.fs.forget(self)
             if self.delegation is not None:
                 self.delegation.opens.discard(self)
+        self._raise_error(node)
+
+    def _raise_error(self, node: NfsNode) -> None:
         file = node.unstable
         if file is not None and file.error is not None and OpenFlags.WRITE in self.flags:
             error, file.error = file.error, None
@@ -362,7 +370,8 @@ class NfsOpenFile(OpenFile):
 
     async def _close(self, node: NfsNode, stateid: StateId) -> None:
         behind = self.fs.behind
-        if not self.lost and behind.close(self, stateid):
+        if not self.lost and (done := behind.close(self, stateid)) is not None:
+            await asyncio.shield(done)
             return
         if behind.has(node):
             await behind.flush(node)

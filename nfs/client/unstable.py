@@ -253,6 +253,12 @@ class UnstableData:
             file.error = error
         self._drop(file)
 
+    def removed(self, node: NfsNode) -> None:
+        """Its last name is gone. If nobody has it open, neither, what was written to it need not be kept."""
+        file = node.unstable
+        if file is not None and not node.opens and not file.committing.locked():
+            self._drop(file)
+
     def _drop(self, file: Unstable) -> None:
         self._total -= file.size
         file.pieces, file.size, file.dirty = [], 0, False

@@ -16,7 +16,7 @@ from quicfs.nfs.v4.const import Nfs4Error, Op, StableHow, Stat
 from quicfs.nfs.v4.operations_io import CommitArgs, CommitResok, ReadArgs, ReadResok, WriteArgs, WriteResok
 from quicfs.nfs.v4.types import ANONYMOUS, READ_BYPASS, StateId
 from quicfs.vfs.api import OpenFlags
-from quicfs.vfs.status import FsError
+from quicfs.vfs.status import FsError, Status
 
 if TYPE_CHECKING:
     from quicfs.nfs.server.context import Context, Handler, Target
@@ -177,9 +177,10 @@ async def commit(ctx: Context, args: CommitArgs) -> CommitResok:
             finally:
                 await held.release()
             await file.sync_name()
-    except FsError:
-        # What the disk has refused once it may claim to have the next time.
-        files.new_verifier()
+    except FsError as error:
+        # What the disk has refused once it may claim to have the next time. Of a file that is gone it says nothing.
+        if error.status not in (Status.STALE, Status.NOT_FOUND):
+            files.new_verifier()
         raise
     # The one from before: what was written while we waited may not be there.
     return CommitResok(verifier)

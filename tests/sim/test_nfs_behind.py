@@ -212,11 +212,13 @@ def test_an_error_is_told_by_fsync_and_close(tmp_path: Path, monkeypatch: pytest
                 await files[0].fsync()
             assert caught.value.status is Status.NO_SPACE
             await files[0].close()
-            await asyncio.sleep(0.5)
-            for file in files[1:]:
-                with pytest.raises(FsError) as caught:
-                    await file.close()
-                assert caught.value.status is Status.NO_SPACE
+            with pytest.raises(FsError) as caught:
+                await files[1].flush()
+            assert caught.value.status is Status.NO_SPACE
+            await files[1].close()
+            with pytest.raises(FsError) as caught:
+                await files[2].close()
+            assert caught.value.status is Status.NO_SPACE
             assert (await fs.lookup(fs.root, "a"))[1].size == 0
 
     run(main())
