@@ -434,13 +434,16 @@ class Directories:
         assert errno_of(lambda: os.rmdir(folder / "a")) == errno.ENOTDIR
         assert errno_of(lambda: os.unlink(folder)) in (errno.EISDIR, errno.EPERM)
 
+    MANY = 10_000
+    """Entries of a large directory: several pages of a listing."""
+
     @pytest.mark.timeout(900)
-    def test_ten_thousand_entries(self, folder: Path) -> None:
-        names = {f"entry-{number:05}" for number in range(10_000)}
+    def test_thousands_of_entries(self, folder: Path) -> None:
+        names = {f"entry-{number:05}" for number in range(self.MANY)}
         for name in names:
             os.close(os.open(folder / name, os.O_CREAT | os.O_WRONLY))
         listed = os.listdir(folder)
-        assert len(listed) == 10_000
+        assert len(listed) == self.MANY
         assert set(listed) == names
         with os.scandir(folder) as entries:
             assert all(entry.is_file() and entry.stat().st_size == 0 for entry in entries)

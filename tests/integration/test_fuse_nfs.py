@@ -20,6 +20,7 @@ import pytest
 
 from quicfs import certs
 from tests.integration import nfs_rig
+from tests.integration.fuse_special import SpecialFilesSuite
 from tests.integration.fuse_suite import PosixSuite
 
 pytestmark = pytest.mark.fuse
@@ -54,8 +55,9 @@ def folder(mount: Path) -> Path:
     return path
 
 
-class TestNfsMount(PosixSuite):
+class TestNfsMount(PosixSuite, SpecialFilesSuite):
     LACKS = frozenset[str]()
+    MANY = 4_000
 
 
 def test_inodes_are_those_of_the_server(mount: Path) -> None:
