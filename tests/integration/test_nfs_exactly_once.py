@@ -17,7 +17,7 @@ from tests.once.trial import Plan, run
 def test_each_happens_once(tmp_path: Path, require: Require, tcp: bool) -> None:
     require("netns", "root", "ip")
     try:
-        verdict = run(Plan(operations=800, cut_s=0.5, tcp=tcp, patience_s=240), tmp_path)
+        verdict = run(Plan(operations=800, cut_s=0.15, tcp=tcp, patience_s=240), tmp_path)
     except NetlabError as error:
         pytest.skip(str(error))
     assert not verdict.faults, str(verdict)
