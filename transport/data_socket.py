@@ -309,6 +309,16 @@ class DataSocket:
             self._forget(stream)
         self._kick()
 
+    def discard(self, stream: Stream) -> None:
+        """Drop what came on a stream that nobody reads; the peer gets its credit back."""
+        recv = stream.recv
+        if recv is None:
+            return
+        if recv.state is RecvState.RESET_RECVD:
+            self.reset_read(stream)
+        while self.read(stream, 1 << 20):
+            pass
+
     def stop_sending(self, stream: Stream, error_code: int) -> None:
         self.connection.stop_sending(stream, error_code)
         self._kick()
@@ -358,11 +368,17 @@ class DataSocket:
 
     def _note_end(self) -> None:
         """The connection is over: everybody who waits gets to hear of it."""
-        for adopted in self._streams.values():
+        for adopted in list(self._streams.values()):
             adopted.on_readable()
             adopted.on_writable()
         for waiters in (self._arrived, self._received, self._sendable):
             waiters.wake()
+
+    def _let_go(self) -> None:
+        """We have closed the connection: nothing is read or sent any more."""
+        for adopted in self._streams.values():
+            adopted.let_go()
+        self._note_end()
 
     # --- shutdown
 
@@ -392,11 +408,5 @@ class DataSocket:
     def _discard_unread(self) -> None:
         """Nobody reads: what the peer sent before it heard of that is dropped, and its credit given back."""
         for stream in list(self._unread):
-            recv = stream.recv
-            if recv is None:
-                continue
-            if recv.state is RecvState.RESET_RECVD:
-                self.reset_read(stream)
-            while self.read(stream, 1 << 20):
-                pass
+            self.discard(stream)
         self._unread.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from quicfs.transport.errors import ClosedError
@@ -32,6 +33,7 @@ class QuicStream:
         self._writers = Waiters()
         self._write_lock = asyncio.Lock()
         self.ended = False  # the reader has heard of the end
+        self._abandoned = False  # nobody reads any more
 
     @property
     def stream_id(self) -> int:
@@ -57,10 +59,12 @@ class QuicStream:
         recv = self._stream.recv
         if recv is None:
             raise OSError("the stream is send-only")
-        while not recv.readable:
+        while self._abandoned or not recv.readable:
             if not self._owner.reading:
                 return memoryview(b"")
             self._owner.check_open()
+            if self._abandoned:
+                return memoryview(b"")
             await self._readers.wait()
         if recv.queue.available:
             return self._owner.read(self._stream, limit)
@@ -71,8 +75,11 @@ class QuicStream:
         return memoryview(b"")
 
     def stop_sending(self, error_code: int) -> None:
-        """Tell the peer that nobody reads this stream any more (RFC 9000 §3.5)."""
+        """Nobody reads this stream any more: the peer is told (RFC 9000 §3.5), and what came and comes is dropped."""
+        self._abandoned = True
         self._owner.stop_sending(self._stream, error_code)
+        self._owner.discard(self._stream)
+        self._readers.wake()
 
     # --- writing
 
@@ -150,17 +157,24 @@ class QuicStream:
 
     async def aclose(self) -> None:
         """See `ByteStream.aclose`."""
-        try:
+        with contextlib.suppress(ClosedError, StreamResetError):  # that direction is over already
             await self.send_eof()
-        except (ClosedError, StreamResetError):
-            return  # it is over already
         if self._stream.recv is not None:
             self.stop_sending(0)
 
     # --- from the socket
 
     def on_readable(self) -> None:
+        if self._abandoned:
+            self._owner.discard(self._stream)
         self._readers.wake()
+
+    def let_go(self) -> None:
+        """The connection was closed here: nobody reads what came, and what is queued does not go out any more."""
+        self._abandoned = True
+        for part in (self._stream.recv, self._stream.send):
+            if part is not None:
+                part.queue.discard()
 
     def on_writable(self) -> None:
         self._writers.wake()

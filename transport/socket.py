@@ -428,7 +428,7 @@ class QuicSocket(DataSocket):
             phrase = set_before.phrase.decode("utf-8", "replace") if phrase is None else phrase
             self._conn.close(self.loop.time(), code, phrase, frame_type=None)
             self._kick()
-            self._note_end()
+            self._let_go()
         driver.release()
 
     async def wait_closed(self) -> None:

@@ -186,6 +186,7 @@ class Exchange:
         if self._error is None:
             self._error = error
             self._queue.clear()
+            self._reader.drop()
             self._end()
             if self._leader is not None and not self._calling:
                 self._leader.cancel()

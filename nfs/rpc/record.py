@@ -121,6 +121,10 @@ class MessageReader:
             if found := buffer.feed(piece):
                 return found
 
+    def drop(self) -> None:
+        """Nothing more is read: what came and was not returned is forgotten."""
+        self._buffer = RecordBuffer()
+
     async def _rest(self) -> memoryview:
         try:
             async with asyncio.timeout(self._silence):

@@ -97,7 +97,7 @@ class SimSocket(DataSocket):
             self.connection.close(self.loop.time(), code or 0, phrase or "", frame_type=None)
             self._kick()
             self._gone = True
-            self._note_end()
+            self._let_go()
 
 
 class SocketApp(App):
