@@ -15,6 +15,7 @@ from quicfs.nfs.client.caching import MISSING
 from quicfs.nfs.client.channel import Connect, Operation
 from quicfs.nfs.client.client import Client
 from quicfs.nfs.client.errors import CompoundFailed
+from quicfs.nfs.client.link import Link
 from quicfs.nfs.client.nodes import NfsNode, node_of, split
 from quicfs.nfs.client.openfile import NfsOpenFile
 from quicfs.nfs.client.opening import open_file
@@ -96,7 +97,7 @@ class NfsFileSystem(FileSystem):
         self._use(self._client)
 
     def _use(self, client: Client) -> None:
-        self.uplink = client.link
+        self.uplink: Link = client.link
         self.nodes = client.nodes
         self.poster = client.poster
         self.behind = client.behind

@@ -18,6 +18,7 @@ from quicfs.nfs.client.locks import (
 )
 from quicfs.nfs.client.requests import put
 from quicfs.nfs.client.status import LOST_STATE, fs_error
+from quicfs.nfs.client.tries import Tries
 from quicfs.nfs.v4.compound import Result
 from quicfs.nfs.v4.const import LockType, Op, Stat
 from quicfs.nfs.v4.operations_open import ExistLockOwner, LockArgs, LockuArgs, OpenToLockOwner
@@ -33,7 +34,6 @@ __all__ = ["lock", "reclaims", "releases"]
 
 _FIRST_POLL_S: Final = 0.02
 _LONGEST_POLL_S: Final = 1.0
-_TRIES: Final = 4
 
 
 async def lock(
@@ -68,7 +68,8 @@ async def _try(
             file.fs.spawn(_unlock(file, start, end, owner_number(state)))
 
     async with state.turn:
-        for turn in range(_TRIES):
+        tries = Tries(file)
+        while True:
             stateid = await file.stateid()
             if state.lost:
                 raise FsError(Status.IO, f"{file.shown}: its lock was lost while the server was away")
@@ -81,7 +82,7 @@ async def _try(
             except CompoundFailed as failed:
                 if failed.status is Stat.DENIED:
                     return False
-                if failed.status not in LOST_STATE or turn == _TRIES - 1:
+                if not tries.again(failed.status):
                     raise fs_error(failed, file.shown) from failed
                 if mine is not None and state.stateid is mine and not state.ranges:
                     state.stateid = None  # the server forgot an owner without locks, as it may
@@ -91,7 +92,6 @@ async def _try(
             granted(state, values[1].stateid)
             state.remember(start, end, kind)
             return True
-    raise AssertionError("unreachable")
 
 
 def granted(state: LockOwnerState, stateid: StateId) -> None:

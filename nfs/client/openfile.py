@@ -15,6 +15,7 @@ from quicfs.nfs.client.nodes import NfsNode
 from quicfs.nfs.client.requests import GETATTR, put
 from quicfs.nfs.client.status import LOST_STATE, fs_error
 from quicfs.nfs.client.transfer import PIECE, in_turns
+from quicfs.nfs.client.tries import Tries
 from quicfs.nfs.v4.const import DataContent, Op, ShareAccess, StableHow
 from quicfs.nfs.v4.operations_io import AllocateArgs, DeallocateArgs, ReadArgs, SeekArgs, WriteArgs
 from quicfs.nfs.v4.operations_open import CloseArgs
@@ -30,7 +31,6 @@ __all__ = ["NfsOpenFile"]
 
 _MAX_OFFSET: Final = (1 << 63) - 1
 _SMALL_READ: Final = 32 << 10  # what is around smaller ones is fetched with them
-_TRIES: Final = 4  # how often an open that was lost is made again under one call
 
 
 class NfsOpenFile(OpenFile):
@@ -133,18 +133,17 @@ class NfsOpenFile(OpenFile):
     ) -> list[Any]:
         """The results of `build(stateid)`, after PUTFH; with another stateid if the server has forgotten this one.
         CompoundFailed counts from the first of these, too."""
-        node = self.nfs_node
-        for turn in range(_TRIES):
+        node, tries = self.nfs_node, Tries(self)
+        while True:
             stateid = await self.stateid(even_closed=even_closed)
             self._check_locks()
             try:
                 values = await self.fs.compound([put(node), *build(stateid)], self.shown, **options)
                 return values[1:]
             except CompoundFailed as failed:
-                if failed.status not in LOST_STATE or turn == _TRIES - 1:
+                if not tries.again(failed.status):
                     raise CompoundFailed(failed.status, failed.results[1:], self.shown) from failed
                 self.forgotten(stateid)
-        raise AssertionError("unreachable")
 
     # Data
 
@@ -378,7 +377,9 @@ class NfsOpenFile(OpenFile):
         if self.delegation is not None or self.lost:
             return
         locks = [each for each in self.locks.owners if each.stateid is not None]
-        if not locks and self.fs.poster.post_close(node.fh, stateid, self.fs.credential):
+        # Under a delegation nobody else can be in the way of this open; before it goes back, CLOSE goes out.
+        hurry = self.fs.delegations.of(node) is None
+        if not locks and self.fs.poster.post_close(node.fh, stateid, self.fs.credential, hurry=hurry):
             return
         operations = [put(node), *locking.releases(locks), (Op.CLOSE, CloseArgs(0, stateid))]
         try:

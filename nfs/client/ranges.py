@@ -8,7 +8,8 @@ from quicfs.nfs.client.channel import Operation
 from quicfs.nfs.client.errors import CompoundFailed
 from quicfs.nfs.client.openfile import NfsOpenFile
 from quicfs.nfs.client.requests import SAVEFH, put
-from quicfs.nfs.client.status import LOST_STATE, fs_error
+from quicfs.nfs.client.status import fs_error
+from quicfs.nfs.client.tries import Tries
 from quicfs.nfs.v4.const import Op, StableHow
 from quicfs.nfs.v4.operations_io import CloneArgs, CopyArgs
 from quicfs.nfs.v4.types import StateId
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["clone_range", "copy_range"]
 
-_TRIES = 4
-
 
 async def _both(
     fs: NfsFileSystem,
@@ -32,18 +31,18 @@ async def _both(
     build: Callable[[StateId, StateId], Operation],
 ) -> Any:
     what = f"{source.shown} to {target.shown}"
-    for turn in range(_TRIES):
+    tries = Tries(target)
+    while True:
         one, two = await source.stateid(), await target.stateid()
         operations = [put(source.nfs_node), SAVEFH, put(target.nfs_node), build(one, two)]
         try:
             return (await fs.compound(operations, what, cache=True))[3]
         except CompoundFailed as failed:
-            if failed.status not in LOST_STATE or turn == _TRIES - 1:
+            if not tries.again(failed.status):
                 raise fs_error(failed, what) from failed
             # Which of them the server does not know, it does not say.
             source.forgotten(one)
             target.forgotten(two)
-    raise AssertionError("unreachable")
 
 
 def _ours(
