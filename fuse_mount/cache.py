@@ -137,7 +137,7 @@ class Cache:
         self._entries.pop(path, None)
 
     def touch_content(self, path: bytes) -> None:
-        """The file at `path` was written to: it has other attributes now."""
+        """The object at `path` was written to, or names in it: it has other attributes now, and is still the same."""
         entry = self._entries.get(path)
         if entry is not None and entry.attr is not None:
             entry.stale = True
@@ -155,7 +155,7 @@ class Cache:
         """A name in `directory` comes or goes: its listing and its own times change.
 
         `name`: the only one that can have come; what else is not there is still known then."""
-        self.touch(directory)
+        self.touch_content(directory)
         listing = self._listings.get(directory)
         if listing is None:
             return

@@ -90,7 +90,7 @@ class Context:
             return Entry(None, None, listing.expires)
         ends = self.handles.ends()
         try:
-            node, attr = self.crossing.call(self.fs.lookup, self.fs.root, name)
+            node, attr = self.by_name(self.fs.lookup, path)
         except FsError as error:
             if error.status is not Status.NOT_FOUND:
                 raise
@@ -148,10 +148,28 @@ class Context:
         self.cache.touch(path)
         self.cache.touch_names(parent_of(path), posixpath.basename(path))
 
-    def child(self, function: Callable[..., Awaitable[T]], path: bytes, *args: Any, **kwargs: Any) -> T:
-        """`function(root, path, ...)`, which makes, removes or opens the name; forgotten in any case, as an
-        error does not tell that nothing happened."""
+    def base(self, path: bytes) -> tuple[Node, str]:
+        """A directory and the way from there: the parent if it is known, else the root."""
+        known = self.cache.node(parent_of(path)) if path != b"/" else None
+        if known is None:
+            return self.fs.root, relative(path)
+        return known, os.fsdecode(posixpath.basename(path))
+
+    def by_name(self, function: Callable[..., Awaitable[T]], path: bytes, *args: Any, **kwargs: Any) -> T:
+        """`function(directory, name, ...)`, once more from the root if the remembered directory has gone."""
+        directory, name = self.base(path)
         try:
-            return self.crossing.call(function, self.fs.root, relative(path), *args, **kwargs)
+            return self.crossing.call(function, directory, name, *args, **kwargs)
+        except FsError as error:
+            if error.status is not Status.STALE or directory is self.fs.root:
+                raise
+        self.cache.touch(parent_of(path))
+        return self.crossing.call(function, self.fs.root, relative(path), *args, **kwargs)
+
+    def child(self, function: Callable[..., Awaitable[T]], path: bytes, *args: Any, **kwargs: Any) -> T:
+        """`by_name` of what makes, removes or opens the name; forgotten in any case, as an error does not tell that
+        nothing happened."""
+        try:
+            return self.by_name(function, path, *args, **kwargs)
         finally:
             self.names_changed(path)

@@ -55,7 +55,7 @@ class Files:
         if shared is not None:
             shared.flush()  # before the attributes that come with the open
         ticket = context.cache.ticket()
-        file, attr, _ = context.crossing.call(context.fs.open, context.fs.root, os.fsdecode(path[1:]), wanted)
+        file, attr, _ = context.by_name(context.fs.open, path, wanted)
         if flags & os.O_TRUNC:
             context.changed(path, attr)
         else:

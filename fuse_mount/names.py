@@ -13,7 +13,7 @@ import os
 import time
 from typing import Final
 
-from quicfs.fuse_mount.context import FUSE_UNLINK, Context, is_hidden, relative
+from quicfs.fuse_mount.context import FUSE_UNLINK, Context, is_hidden
 from quicfs.fuse_mount.stat_layout import MODE_OF_KIND
 from quicfs.vfs import FileKind, FsError, OpenFlags, Status
 
@@ -60,7 +60,7 @@ class Names:
     def link(self, source: bytes, path: bytes) -> None:
         context = self._context
         try:
-            attr = context.on_node(source, context.fs.link, context.fs.root, relative(path))
+            attr = context.on_node(source, context.fs.link, *context.base(path))
         finally:
             context.names_changed(path)
             context.cache.touch(source)
@@ -106,7 +106,7 @@ class Names:
         context = self._context
         entry = context.cache.get(old)
         try:
-            context.child(context.fs.rename, old, context.fs.root, relative(new), replace=replace)
+            context.child(context.fs.rename, old, *context.base(new), replace=replace)
         finally:
             context.names_changed(new)
             if entry is None or entry.attr is None or entry.attr.kind is FileKind.DIRECTORY:
