@@ -26,6 +26,7 @@ _log = logging.getLogger("quicfs.nfs")
 
 _TOGETHER: Final = 8  # requests in one COMPOUND
 _BYTES: Final = 512 << 10  # of data in it
+_LATER_S: Final = 0.05  # the longest that what is in no hurry waits for company
 
 Outcome = list[Any] | CompoundFailed | FsError
 """The values of a request, or why there are none; `results` and `index` of CompoundFailed count from its beginning."""
@@ -51,6 +52,8 @@ class Poster:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._queue: deque[_Letter] = deque()
+        self._unhurried: list[_Letter] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     def post(
@@ -60,15 +63,37 @@ class Poster:
         done: Callable[[Outcome], None] = _unread,
         *,
         size: int = 0,
+        hurry: bool = True,
     ) -> bool:
-        """Do it soon, and all in one COMPOUND; `done` hears what came of it. `size`: bytes of data in it. False if too
-        much waits already: then the caller does."""
+        """Do it soon, after what was posted before, and all in one COMPOUND; without `hurry` it waits a moment for
+        others. `done` hears what came of it. `size`: bytes of data in it. False if too much waits already: then the
+        caller does it."""
         if len(self._queue) >= limits.POSTED:
             return False
-        self._queue.append(_Letter(operations, credential, done, size))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._work())
+        letter = _Letter(operations, credential, done, size)
+        if hurry:
+            self._hurry()
+            self._begin(letter)
+            return True
+        self._unhurried.append(letter)
+        if len(self._unhurried) >= _TOGETHER:
+            self._hurry()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LATER_S, self._hurry)
         return True
+
+    def _begin(self, *letters: _Letter) -> None:
+        self._queue.extend(letters)
+        if self._task is None and letters:
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    def _hurry(self) -> None:
+        """What waits for company waits no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        letters, self._unhurried = self._unhurried, []
+        self._begin(*letters)
 
     async def together(self, operations: Sequence[Operation], credential: Credential) -> Outcome:
         """For those who do wait: what came of it."""
@@ -88,8 +113,9 @@ class Poster:
         except (CompoundFailed, FsError) as error:
             return error
 
-    def post_close(self, fh: bytes, stateid: StateId, credential: Credential) -> bool:
-        return self.post([(Op.PUTFH, PutfhArgs(fh)), (Op.CLOSE, CloseArgs(0, stateid))], credential)
+    def post_close(self, fh: bytes, stateid: StateId, credential: Credential, *, hurry: bool = True) -> bool:
+        operations = [(Op.PUTFH, PutfhArgs(fh)), (Op.CLOSE, CloseArgs(0, stateid))]
+        return self.post(operations, credential, hurry=hurry)
 
     async def _work(self) -> None:
         await asyncio.sleep(0)
@@ -141,10 +167,13 @@ class Poster:
         return []
 
     async def drain(self) -> None:
+        self._hurry()
         while self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def aclose(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
