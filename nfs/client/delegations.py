@@ -14,6 +14,7 @@ many, and when the file is removed here. Writes are never held back here, so tha
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import stat
 from collections.abc import Sequence
@@ -27,10 +28,11 @@ from quicfs.nfs.client.requests import put
 from quicfs.nfs.client.status import LOST_STATE
 from quicfs.nfs.rpc.message import Credential
 from quicfs.nfs.v4.attributes import Attribute, Attributes
-from quicfs.nfs.v4.const import Op, RecallAny, ShareAccess, ShareDeny, Stat
+from quicfs.nfs.v4.const import Op, RecallAny, ShareAccess, ShareDeny, Stat, WhyNoDelegation
 from quicfs.nfs.v4.operations_open import (
     ClaimDelegCurFh,
     DelegreturnArgs,
+    NoDelegation,
     OpenArgs,
     ReadDelegation,
     WriteDelegation,
@@ -53,6 +55,8 @@ _TRIES: Final = 3
 _TESTED_AT_ONCE: Final = 128
 _WAY_S: Final = 10.0  # that the directories on the way to a file are believed to be where they were
 _CLOSE_S: Final = 5.0
+_FEWEST: Final = 64  # that are held even if the server has no more
+_ROOM: Final = 8  # this part of them is given back when there are too many
 _EARLY_S: Final = 1.0  # a recall may overtake the answer to the OPEN that it is about
 
 
@@ -103,6 +107,7 @@ class Delegations:
         self.behind: WriteBehind | None = None
         self.poster: Poster | None = None
         self._held: dict[NfsNode, Delegation] = {}  # what was used longest ago comes first
+        self._most = limits.CLIENT_DELEGATIONS  # to hold; fewer if the server gives fewer
         self._returning: set[Delegation] = set()
         self._by_name: dict[Place, Delegation] = {}
         self._opening = 0
@@ -150,15 +155,28 @@ class Delegations:
             held.stateid, held.write = answer.stateid, write
             if answer.recall:
                 self.give_back(held)
+            self._most = min(self._most + 1, limits.CLIENT_DELEGATIONS)
+        elif isinstance(answer, NoDelegation) and answer.why == WhyNoDelegation.RESOURCE:
+            # §10.4: the server has no more for us. Open files are worth more to us than closed ones.
+            self._most = min(self._most, max(len(self._held), _FEWEST))
+            self._make_room()
         if held is None or not held.held:
             return
         held.granted[file.fs.credential] = held.granted.get(file.fs.credential, 0) | file.access
         if place is not None:
             held.names[place] = self._caches.now()
             self._by_name[place] = held
+        if len(self._held) > self._most:
+            self._make_room()
         if len(self._held) > limits.CLIENT_DELEGATIONS:
-            idle = next((each for each in self._held.values() if not each.opens), held)
-            self.give_back(idle)
+            self.give_back(held)  # all others are in use
+
+    def _make_room(self) -> None:
+        """Some of the idle ones go back, in one call."""
+        surplus = len(self._held) - self._most + self._most // _ROOM
+        idle = (each for each in self._held.values() if not each.opens)
+        for each in list(itertools.islice(idle, max(0, surplus))):
+            self.give_back(each)
 
     def _hold(self, node: NfsNode, stateid: StateId, generation: int, *, write: bool) -> Delegation:
         held = Delegation(node, stateid, generation, write=write)
@@ -385,6 +403,7 @@ class Delegations:
                 file.delegation = None
             held.opens.clear()
             self._forget(held)
+        self._most = limits.CLIENT_DELEGATIONS
         self._caches.clear()
 
     def revoked(self, held: Delegation) -> None:
