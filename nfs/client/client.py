@@ -50,6 +50,11 @@ _SERVER: Final = GetattrArgs(
 _DEFAULT_LEASE_S: Final = 90
 
 
+def _room_for_data() -> int:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(limits.CLIENT_DATA, memory // limits.CLIENT_DATA_SHARE)
+
+
 class Client:
     """What all views of one file system share: one client of the server."""
 
@@ -70,7 +75,7 @@ class Client:
         settings = LinkSettings(host, owner, credential, streams, timeout)
         self.opens = Opens()
         self.nodes = Nodes()
-        self.caches = Caches(attr_timeout, DataCache(limits.CLIENT_DATA))
+        self.caches = Caches(attr_timeout, DataCache(_room_for_data()))
         self.delegations = Delegations(self.caches, wanted=delegations)
         self.link = Link(
             connect,
@@ -144,15 +149,19 @@ class Client:
 
     def renamed(self, old: tuple[NfsNode, str], new: tuple[NfsNode, str]) -> None:
         """Where open files, and those with data to commit, are found from now on."""
-        below = old[1] + "/"
-        for node in {*(file.nfs_node for file in self.opens), *(file.node for file in self.unstable.files)}:
-            place = node.place
-            if place is None or place[0] is not old[0]:
-                continue
-            if place[1] == old[1]:
-                node.place = new
-            elif place[1].startswith(below):
-                node.place = new[0], new[1] + place[1][len(old[1]) :]
+        path = f"{old[0].shown.rstrip('/')}/{old[1]}"
+        places: dict[NfsNode, tuple[NfsNode, str]] = {}
+        for each in {*(file.nfs_node for file in self.opens), *(file.node for file in self.unstable.files)}:
+            node = each
+            while (place := node.place) is not None and node not in places:
+                shown = node.shown
+                if shown == path:
+                    places[node] = new
+                elif shown.startswith(path + "/") and not f"{place[0].shown}/".startswith(path + "/"):
+                    places[node] = new[0], new[1] + shown[len(path) :]
+                node = place[0]
+        for node, place in places.items():
+            node.place = place
 
     def _refused(self, failed: CompoundFailed) -> str:
         host, export = self.link.settings.host, "/" + "/".join(self.export)

@@ -14,15 +14,17 @@ _JOINED: Final = 64  # of these, for one read
 
 
 class _File:
-    """Pieces that do not overlap, in order. `end`: where the file ends, if a read has told."""
+    """Pieces that do not overlap, in order. `end`: where the file ends, if a read has told. `reads`: how many brought
+    pieces of it."""
 
-    __slots__ = ("change", "end", "pieces", "size", "starts")
+    __slots__ = ("change", "end", "pieces", "reads", "size", "starts")
 
     def __init__(self, change: int) -> None:
         self.change = change
         self.starts: list[int] = []
         self.pieces: list[memoryview] = []
         self.size = 0
+        self.reads = 0
         self.end: int | None = None
 
 
@@ -69,6 +71,11 @@ class DataCache:
             return piece[offset - start : offset - start + length]
         return _joined(file, at, offset, length)
 
+    def reads(self, node: NfsNode) -> int:
+        """How many reads have brought what is here of the file."""
+        file = self._files.get(node)
+        return file.reads if file is not None else 0
+
     def put(self, node: NfsNode, offset: int, data: memoryview, change: int, *, eof: bool) -> None:
         """`data` was read from a file with this change attribute; `eof`: it reaches to the end."""
         if not self.limit or len(data) > self.limit:
@@ -80,6 +87,7 @@ class DataCache:
         if file is None:
             file = _File(change)
         self._files[node] = file
+        file.reads += 1
         if eof and (data or offset == 0):
             file.end = offset + len(data)
         if data:

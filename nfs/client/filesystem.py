@@ -131,7 +131,7 @@ class NfsFileSystem(FileSystem):
             return None
         if attr.size > self.caches.data.limit:
             return None
-        size = session.pace.free
+        size = session.pace.around(self.caches.data.reads(node))
         start = offset // size * size
         end = min(max(start + size, offset + length), attr.size)
         return (start, end - start) if start <= offset and end - start > length else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from quicfs.nfs.client.session import Session
 
-__all__ = ["AT_ONCE", "PIECE", "Pace", "in_turns", "read_limit", "write_limit"]
+__all__ = ["AT_ONCE", "LARGEST_AROUND", "PIECE", "Pace", "in_turns", "read_limit", "write_limit"]
 
 PIECE: Final = 1 << 20
 """What a transfer larger than one request is cut into."""
@@ -19,6 +19,9 @@ _AROUND: Final = 1024
 """Bytes of a call or a reply around its data."""
 _LITTLE: Final = 4096
 _LEAST_AROUND, _MOST_AROUND = 16 << 10, 128 << 10
+
+LARGEST_AROUND: Final = 256 << 10
+"""Bytes that are fetched with a small READ of a file that has been read often."""
 
 
 def read_limit(session: Session | None, by_server: int) -> int:
@@ -50,13 +53,16 @@ class Pace:
             sample = max(0.0, seconds - self._trip) / size
             self._per_byte += (sample - self._per_byte) / (8 if self._per_byte else 1)
 
-    @property
-    def free(self) -> int:
-        """Bytes that may come along with a small READ: they make it take half as long again. A power of two."""
-        if not self._trip or not self._per_byte:
-            return _LEAST_AROUND
-        room = int(self._trip / 2 / self._per_byte)
-        return 1 << max(_LEAST_AROUND, min(room, _MOST_AROUND)).bit_length() - 1
+    def around(self, reads: int) -> int:
+        """Bytes that may come along with a small READ of a file, after so many `reads`: a power of two.
+
+        They make it take half as long again; and the oftener the file was read, the more it will be: they may take
+        half as long as all these reads took, so that what is fetched in vain costs no more than what was waited for.
+        """
+        room = _LEAST_AROUND
+        if self._trip and self._per_byte:
+            room = max(_LEAST_AROUND, min(int(self._trip / 2 / self._per_byte), _MOST_AROUND))
+        return 1 << min(room * max(1, reads), LARGEST_AROUND).bit_length() - 1
 
 
 async def in_turns(length: int, size: int, work: Callable[[int], Awaitable[None]]) -> None:

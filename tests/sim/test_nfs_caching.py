@@ -12,6 +12,7 @@ import pytest
 
 from quicfs.nfs import limits
 from quicfs.nfs.client.filesystem import NfsFileSystem
+from quicfs.nfs.client.nodes import node_of
 from quicfs.nfs.v4.callback import CbRecallAnyArgs
 from quicfs.nfs.v4.const import CbOp, Op, RecallAny, Stat
 from quicfs.vfs.api import Caller, LockKind, OpenFlags, SetAttr
@@ -224,6 +225,31 @@ def test_a_file_under_another_name_is_another_file(tmp_path: Path) -> None:
     on_site(tmp_path, body)
 
 
+@pytest.mark.parametrize("what", ["removed", "renamed", "replaced"])
+def test_two_ways_to_a_delegated_file(tmp_path: Path, what: str) -> None:
+    """It is opened by a path from the root, and changed by its name in the directory."""
+
+    async def body(site: Site) -> None:
+        fs, _ = await site.client(attr_timeout=0.0)  # nothing but delegations is believed
+        await fs.mkdir(fs.root, "d")
+        directory, _ = await fs.lookup(fs.root, "d")
+        await put(fs, "d/f", b"one")
+        await put(fs, "d/g", b"two")
+        assert await get(fs, "d/f") == b"one"
+        if what == "removed":
+            await fs.unlink(directory, "f")
+        elif what == "renamed":
+            await fs.rename(directory, "f", directory, "h")
+            assert await get(fs, "d/h") == b"one"
+        else:
+            await fs.rename(directory, "g", directory, "f")
+            assert await get(fs, "d/f") == b"two"
+            return
+        assert await status_of(get(fs, "d/f")) is Status.NOT_FOUND
+
+    on_site(tmp_path, body)
+
+
 def test_recall_any(tmp_path: Path) -> None:
     async def body(site: Site) -> None:
         for number in range(8):
@@ -367,6 +393,44 @@ def test_no_more_delegations_than_allowed(tmp_path: Path, monkeypatch: pytest.Mo
         assert await get(fs, "9") == await get(fs, "8") == b"x"
         assert calls == []
         await used.close()
+
+    on_site(tmp_path, body)
+
+
+def test_a_server_that_gives_fewer_delegations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it refuses makes room: nearly all files that are made later have one again."""
+    monkeypatch.setattr(limits, "MAX_CLIENT_DELEGATIONS", 100)
+    count = 400
+
+    async def body(site: Site) -> None:
+        fs, calls = await site.client()
+        without = 0
+        for number in range(count):
+            file, _, _ = await fs.open(fs.root, str(number), CREATE | WRITE)
+            without += fs.delegations.of(node_of(file.node)) is None
+            await file.write(0, b"x")
+            await file.close()
+        assert 0 < without < count // 10
+        returns = [call for call in calls if Op.DELEGRETURN in call]
+        assert sum(call.count(Op.DELEGRETURN) for call in returns) > 5 * len(returns)  # many in one call
+
+    on_site(tmp_path, body)
+
+
+def test_a_file_that_is_read_here_and_there_comes_in_ever_larger_pieces(tmp_path: Path) -> None:
+    size, rng = 16 << 20, random.Random(5)
+    content = rng.randbytes(size)
+
+    async def body(site: Site) -> None:
+        (site.rig.tree / "a").write_bytes(content)
+        fs, calls = await site.client()
+        file, _, _ = await fs.open(fs.root, "a", READ)
+        calls.clear()
+        for _ in range(3_000):
+            offset = rng.randrange(size - 4096)
+            assert bytes(await file.read(offset, 4096)) == content[offset : offset + 4096]
+        assert len(calls) < 120  # 64 pieces of 256 KiB; 1,024 of 16 KiB
+        await file.close()
 
     on_site(tmp_path, body)
 
