@@ -398,10 +398,6 @@ class QuicSocket(DataSocket):
         if conn.state not in OPEN:
             self._note_end()
 
-    def _note_end(self) -> None:
-        self.net.release(self)
-        super()._note_end()
-
     # --- the end
 
     async def close(self, code: int | None = None, phrase: str | None = None) -> None:
@@ -428,6 +424,7 @@ class QuicSocket(DataSocket):
             phrase = set_before.phrase.decode("utf-8", "replace") if phrase is None else phrase
             self._conn.close(self.loop.time(), code, phrase, frame_type=None)
             self._kick()
+            self.net.release(self)  # not before: a ticket may be with the agent when the peer closes
             self._let_go()
         driver.release()
 

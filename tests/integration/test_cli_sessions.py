@@ -13,8 +13,9 @@ from quicfs import certs
 from quicfs.agents import client_net, server_net
 from quicfs.listen import listen_streams
 from quicfs.options import AgentOptions
-from quicfs.quic import connect_stream
+from quicfs.quic import dial
 from quicfs.transport.bytestream import ByteStream
+from quicfs.transport.uapi import SockOpt
 from quicfs.url import Address
 from tests.integration.cli import Site, quicfs
 
@@ -37,18 +38,23 @@ async def echo(stream: ByteStream) -> None:
         await stream.send(bytes(piece))
 
 
-async def tls_bytes(address: Address, options: AgentOptions) -> int:
-    """What the server sent of TLS in a connection like that of a command."""
+async def tls_bytes(address: Address, options: AgentOptions, *, tickets: bool = True) -> int:
+    """What the server sent of TLS in a connection like that of a command, which lasts until a ticket has come."""
     async with client_net(options) as net:
-        stream = await connect_stream(net, address, ALPN)
+        conn, keep = await dial(net, address, ALPN)
         try:
+            stream = await conn.wait_open_stream()
             await stream.send(b"words")
             await stream.send_eof()
             while await stream.recv():
                 pass
-            return stream.stats().tls_bytes_received
+            async with asyncio.timeout(10):
+                while tickets and not conn.getsockopt(SockOpt.SESSION_TICKET):  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            keep()
+            return conn.stats().tls_bytes_received
         finally:
-            await stream.aclose()
+            await conn.close()
 
 
 def serving(site: Site, body: Callable[[Address], Awaitable[None]], *, tickets: bool = True) -> None:
@@ -78,7 +84,7 @@ def test_a_server_without_tickets(site: Site, cache: Path) -> None:
     options = AgentOptions(ca=site.files.ca)
 
     async def body(address: Address) -> None:
-        sizes = [await tls_bytes(address, options) for _ in range(2)]
+        sizes = [await tls_bytes(address, options, tickets=False) for _ in range(2)]
         assert sizes[1] > sizes[0] - 50  # a signature is longer or shorter
 
     serving(site, body, tickets=False)
