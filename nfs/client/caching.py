@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from quicfs.nfs import limits
 from quicfs.nfs.client.attributes import ATTR, attr_of
 from quicfs.nfs.client.nodes import NfsNode
-from quicfs.nfs.client.transfer import LARGEST_AROUND
+from quicfs.nfs.client.transfer import SMALL_PIECE
 from quicfs.nfs.v4.attributes import Attribute, Attributes
 from quicfs.nfs.v4.const import FileType
 from quicfs.nfs.v4.types import ChangeInfo
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MISSING", "Caches", "NodeCache"]
 
 _SHARE: Final = 4  # files larger than this part of the memory for data are not kept: others would have to go
-_SMALL: Final = LARGEST_AROUND  # save what is read of them in small pieces
+_SMALL: Final = SMALL_PIECE  # save what is read of them in small pieces
 
 _ATTRIBUTES: Final = ATTR.bit_count()
 _OWNERS: Final = 512  # characters

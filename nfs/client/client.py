@@ -8,6 +8,7 @@ import socket
 from typing import Final
 
 from quicfs.nfs import limits
+from quicfs.nfs.client.around import Around
 from quicfs.nfs.client.attributes import attr_of
 from quicfs.nfs.client.behind import WriteBehind
 from quicfs.nfs.client.caching import Caches
@@ -99,7 +100,7 @@ class Client:
         self.unstable = UnstableData(self._write_again, self._commit)
         self.behind = self.delegations.behind = WriteBehind(self.caches, self.unstable, self.poster)
         self.read_limit = self.write_limit = PIECE
-        self.blocks: dict[tuple[NfsNode, int, int], asyncio.Task[bytes | memoryview]] = {}
+        self.around = Around(self.caches, self.delegations)
         self._next_owner = 0
         self._waiting_locks: dict[bytes, set[asyncio.Event]] = {}
 

@@ -104,7 +104,7 @@ class NfsFileSystem(FileSystem):
         self.unstable = client.unstable
         self.caches = client.caches
         self.delegations = client.delegations
-        self.blocks = client.blocks
+        self.around = client.around
         self.walker = Walker(client.link, client.nodes, client.caches, client.root, self.credential)
 
     async def connect(self) -> None:
@@ -122,19 +122,6 @@ class NfsFileSystem(FileSystem):
     @property
     def write_limit(self) -> int:
         return self._client.write_limit
-
-    def block_around(self, node: NfsNode, offset: int, length: int) -> tuple[int, int] | None:
-        """What to fetch with a small READ, so that the next ones near it need none: start and size. Only under a
-        delegation, as nothing is remembered for long without, and only of files that could be remembered as a whole."""
-        session, attr = self.uplink.current, self.caches.attr(node)
-        if session is None or attr is None or self.delegations.of(node) is None:
-            return None
-        if attr.size > self.caches.data.limit:
-            return None
-        size = session.pace.around(self.caches.data.reads(node))
-        start = offset // size * size
-        end = min(max(start + size, offset + length), attr.size)
-        return (start, end - start) if start <= offset and end - start > length else None
 
     def need_minor_2(self, what: str) -> None:
         if self.uplink.minor < 2:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["NfsOpenFile"]
 
 _MAX_OFFSET: Final = (1 << 63) - 1
-_SMALL_READ: Final = 32 << 10  # what is around smaller ones is fetched with them
 
 
 class NfsOpenFile(OpenFile):
@@ -163,32 +162,14 @@ class NfsOpenFile(OpenFile):
         if known is not None:
             return known
         limit = self.fs.read_limit
-        if length <= _SMALL_READ and (block := self.fs.block_around(self.nfs_node, offset, length)):
-            return await self._read_around(offset, length, *block)
+        if (data := await self.fs.around.read(self, offset, length)) is not None:
+            return data
         if length <= limit:
-            return await self._read_whole(offset, length)
+            return await self.read_whole(offset, length)
         return await self._read_pieces(offset, length, min(limit, PIECE))
 
-    async def _read_around(self, offset: int, length: int, start: int, size: int) -> memoryview:
-        """The part of a block that is wanted; the rest is remembered. Who wants of the same block waits for it, too."""
-        key = self.nfs_node, start, size
-        under_way = self.fs.blocks.get(key)
-        if under_way is None:
-            under_way = asyncio.get_running_loop().create_task(self._read_whole(start, size))
-            self.fs.blocks[key] = under_way
-            under_way.add_done_callback(lambda task: self._fetched(key, task))
-        try:
-            data = memoryview(await asyncio.shield(under_way))
-        except FsError:
-            return memoryview(await self._read_whole(offset, length))  # for an error of its own
-        return data[offset - start : offset - start + length]
-
-    def _fetched(self, key: tuple[NfsNode, int, int], task: asyncio.Task[bytes | memoryview]) -> None:
-        del self.fs.blocks[key]
-        if not task.cancelled():
-            task.exception()  # whoever waited has it
-
-    async def _read_whole(self, offset: int, length: int) -> bytes | memoryview:
+    async def read_whole(self, offset: int, length: int) -> bytes | memoryview:
+        """From the server, in one READ if it gives that much."""
         data, eof = await self._read_one(offset, length)
         if eof or len(data) >= length:
             return data
@@ -217,7 +198,7 @@ class NfsOpenFile(OpenFile):
 
         async def piece(at: int) -> None:
             wanted = min(size, length - at)
-            data = await self._read_whole(offset + at, wanted)
+            data = await self.read_whole(offset + at, wanted)
             buffer[at : at + len(data)] = data
             if len(data) < wanted:
                 ends.append(at + len(data))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from quicfs.nfs.client.session import Session
 
-__all__ = ["AT_ONCE", "LARGEST_AROUND", "PIECE", "Pace", "in_turns", "read_limit", "write_limit"]
+__all__ = ["AT_ONCE", "PIECE", "SMALL_PIECE", "Pace", "in_turns", "read_limit", "write_limit"]
 
 PIECE: Final = 1 << 20
 """What a transfer larger than one request is cut into."""
@@ -20,8 +20,8 @@ _AROUND: Final = 1024
 _LITTLE: Final = 4096
 _LEAST_AROUND, _MOST_AROUND = 16 << 10, 128 << 10
 
-LARGEST_AROUND: Final = 256 << 10
-"""Bytes that are fetched with a small READ of a file that has been read often."""
+SMALL_PIECE: Final = 256 << 10
+"""What a file is cut into that is fetched in the background, so that who waits is not held up for long."""
 
 
 def read_limit(session: Session | None, by_server: int) -> int:
@@ -43,7 +43,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._trip = 0.0
-        self._per_byte = 0.0
+        self._per_byte: float | None = None
 
     def note(self, seconds: float, size: int) -> None:
         """A call took so long, with so many bytes in it and its answer."""
@@ -51,18 +51,20 @@ class Pace:
             self._trip += (seconds - self._trip) / (8 if self._trip else 1)
         elif self._trip:
             sample = max(0.0, seconds - self._trip) / size
-            self._per_byte += (sample - self._per_byte) / (8 if self._per_byte else 1)
+            known = self._per_byte
+            self._per_byte = sample if known is None else known + (sample - known) / 8
 
-    def around(self, reads: int) -> int:
-        """Bytes that may come along with a small READ of a file, after so many `reads`: a power of two.
+    @property
+    def free(self) -> int:
+        """Bytes that may come along with a small READ: they make it take half as long again. A power of two."""
+        if not self._trip or not self._per_byte:
+            return _LEAST_AROUND
+        room = int(self._trip / 2 / self._per_byte)
+        return 1 << max(_LEAST_AROUND, min(room, _MOST_AROUND)).bit_length() - 1
 
-        They make it take half as long again; and the oftener the file was read, the more it will be: they may take
-        half as long as all these reads took, so that what is fetched in vain costs no more than what was waited for.
-        """
-        room = _LEAST_AROUND
-        if self._trip and self._per_byte:
-            room = max(_LEAST_AROUND, min(int(self._trip / 2 / self._per_byte), _MOST_AROUND))
-        return 1 << min(room * max(1, reads), LARGEST_AROUND).bit_length() - 1
+    def seconds(self, size: int) -> float | None:
+        """That a READ of so many bytes takes; None while that is not known."""
+        return self._trip + size * self._per_byte if self._trip and self._per_byte is not None else None
 
 
 async def in_turns(length: int, size: int, work: Callable[[int], Awaitable[None]]) -> None:

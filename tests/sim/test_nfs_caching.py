@@ -417,19 +417,31 @@ def test_a_server_that_gives_fewer_delegations(tmp_path: Path, monkeypatch: pyte
     on_site(tmp_path, body)
 
 
-def test_a_file_that_is_read_here_and_there_comes_in_ever_larger_pieces(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fits", [False, True])
+def test_a_file_that_is_read_here_and_there(
+    tmp_path: Path, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it comes, in the background, when as long was waited for its parts; nothing else if it finds no room."""
     size, rng = 16 << 20, random.Random(5)
+    monkeypatch.setattr(limits, "CLIENT_DATA", size if fits else size - 1)
     content = rng.randbytes(size)
 
     async def body(site: Site) -> None:
         (site.rig.tree / "a").write_bytes(content)
-        fs, calls = await site.client()
+        fs, calls = await site.client(delay=0.002)
         file, _, _ = await fs.open(fs.root, "a", READ)
+
+        async def read(count: int) -> None:
+            for _ in range(count):
+                offset = rng.randrange(size - 4096)
+                assert bytes(await file.read(offset, 4096)) == content[offset : offset + 4096]
+
         calls.clear()
-        for _ in range(3_000):
-            offset = rng.randrange(size - 4096)
-            assert bytes(await file.read(offset, 4096)) == content[offset : offset + 4096]
-        assert len(calls) < 120  # 64 pieces of 256 KiB; 1,024 of 16 KiB
+        await read(500)
+        await asyncio.sleep(1)
+        before = len(calls)
+        await read(500)
+        assert (before < 200 and len(calls) == before) if fits else (before == 500 and len(calls) == 1000)
         await file.close()
 
     on_site(tmp_path, body)
