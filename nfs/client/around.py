@@ -16,7 +16,8 @@ from weakref import WeakSet
 from quicfs.nfs.client.caching import Caches
 from quicfs.nfs.client.delegations import Delegations
 from quicfs.nfs.client.nodes import NfsNode
-from quicfs.nfs.client.transfer import SMALL_PIECE, in_turns
+from quicfs.nfs.client.transfer import SMALL_PIECE
+from quicfs.vfs.pieces import in_turns
 from quicfs.vfs.status import FsError, Status
 
 if TYPE_CHECKING:

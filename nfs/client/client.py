@@ -25,7 +25,7 @@ from quicfs.nfs.client.recovery import Opens
 from quicfs.nfs.client.requests import GETATTR, GETFH, PUTROOTFH, lookups, put
 from quicfs.nfs.client.session import Session
 from quicfs.nfs.client.status import fs_error
-from quicfs.nfs.client.transfer import PIECE, read_limit, write_limit
+from quicfs.nfs.client.transfer import read_limit, write_limit
 from quicfs.nfs.client.unstable import Piece, UnstableData
 from quicfs.nfs.rpc.message import Credential
 from quicfs.nfs.v4.attributes import Attribute, bitmap
@@ -33,6 +33,7 @@ from quicfs.nfs.v4.const import Op, ShareAccess, StableHow, Stat
 from quicfs.nfs.v4.operations_files import GetattrArgs
 from quicfs.nfs.v4.operations_io import CommitArgs, WriteArgs
 from quicfs.nfs.v4.types import ANONYMOUS, ClientOwner
+from quicfs.vfs.pieces import PIECE
 from quicfs.vfs.status import FsError, Status
 
 __all__ = ["Client"]

@@ -14,13 +14,13 @@ from quicfs.nfs.client.locks import LockTable
 from quicfs.nfs.client.nodes import NfsNode
 from quicfs.nfs.client.requests import GETATTR, put
 from quicfs.nfs.client.status import LOST_STATE, fs_error
-from quicfs.nfs.client.transfer import PIECE, in_turns
 from quicfs.nfs.client.tries import Tries
 from quicfs.nfs.v4.const import DataContent, Op, ShareAccess, StableHow
 from quicfs.nfs.v4.operations_io import AllocateArgs, DeallocateArgs, ReadArgs, SeekArgs, WriteArgs
 from quicfs.nfs.v4.operations_open import CloseArgs
 from quicfs.nfs.v4.types import StateId
 from quicfs.vfs.api import Attr, LockKind, Node, OpenFile, OpenFlags, SetAttr
+from quicfs.vfs.pieces import PIECE, in_turns, read_pieces
 from quicfs.vfs.status import FsError, Status
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class NfsOpenFile(OpenFile):
             return data
         if length <= limit:
             return await self.read_whole(offset, length)
-        return await self._read_pieces(offset, length, min(limit, PIECE))
+        return await read_pieces(self.read_whole, offset, length, min(limit, PIECE))
 
     async def read_whole(self, offset: int, length: int) -> bytes | memoryview:
         """From the server, in one READ if it gives that much."""
@@ -190,21 +190,6 @@ class NfsOpenFile(OpenFile):
         data = memoryview(result.data)[:length]
         caches.keep(self.nfs_node, offset, data, ticket, eof=result.eof)
         return data, result.eof
-
-    async def _read_pieces(self, offset: int, length: int, size: int) -> memoryview:
-        """Several requests under way at once, put together in one buffer."""
-        buffer = memoryview(bytearray(length))
-        ends: list[int] = []  # of pieces that were shorter than asked for
-
-        async def piece(at: int) -> None:
-            wanted = min(size, length - at)
-            data = await self.read_whole(offset + at, wanted)
-            buffer[at : at + len(data)] = data
-            if len(data) < wanted:
-                ends.append(at + len(data))
-
-        await in_turns(length, size, piece)
-        return buffer[: min(ends)] if ends else buffer
 
     async def write(self, offset: int, data: bytes | memoryview, *, stable: bool = False) -> int:
         if offset < 0 or offset + len(data) > _MAX_OFFSET:

@@ -1,20 +1,16 @@
-"""Reading and writing: large ones in pieces, several of which are under way at once."""
+"""How much one READ or WRITE takes, and how long."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
+
+from quicfs.vfs.pieces import PIECE
 
 if TYPE_CHECKING:
     from quicfs.nfs.client.session import Session
 
-__all__ = ["AT_ONCE", "PIECE", "SMALL_PIECE", "Pace", "in_turns", "read_limit", "write_limit"]
+__all__ = ["SMALL_PIECE", "Pace", "read_limit", "write_limit"]
 
-PIECE: Final = 1 << 20
-"""What a transfer larger than one request is cut into."""
-AT_ONCE: Final = 8
-"""Pieces of one transfer that are under way together."""
 _AROUND: Final = 1024
 """Bytes of a call or a reply around its data."""
 _LITTLE: Final = 4096
@@ -65,19 +61,3 @@ class Pace:
     def seconds(self, size: int) -> float | None:
         """That a READ of so many bytes takes; None while that is not known."""
         return self._trip + size * self._per_byte if self._trip and self._per_byte is not None else None
-
-
-async def in_turns(length: int, size: int, work: Callable[[int], Awaitable[None]]) -> None:
-    """`work` for each multiple of `size` below `length`, some at once; the first failure ends all."""
-    places = iter(range(0, length, size))
-
-    async def worker() -> None:
-        for at in places:
-            await work(at)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(AT_ONCE, -(-length // size))):
-                group.create_task(worker())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None

@@ -24,16 +24,13 @@ from quicfs.smb.messages.read import ReadRequest, parse_read_response
 from quicfs.smb.messages.write import WRITE_THROUGH, WriteRequest, parse_write_response
 from quicfs.smb.ntstatus import NtStatus
 from quicfs.vfs.api import Attr, LockKind, Node, OpenFile, OpenFlags, SetAttr
+from quicfs.vfs.pieces import PIECE, in_turns, read_pieces
 from quicfs.vfs.status import FsError, Status
 
 __all__ = ["SmbOpenFile"]
 
 T = TypeVar("T")
 
-_PIECE: Final = 1 << 20
-"""What a transfer larger than one request is cut into."""
-_AT_ONCE: Final = 8
-"""Pieces of one transfer that are under way together."""
 _MAX_OFFSET: Final = (1 << 63) - 1
 
 _C = OpenFlags.CREATE
@@ -177,7 +174,11 @@ class SmbOpenFile(OpenFile):
             limit = session.connection.payload_limit(session.connection.max_read)
             if length <= limit:
                 return await _read_whole(session, handle, offset, length, self._size)
-            return await _read_pieces(session, handle, offset, length, min(limit, _PIECE), self._size)
+
+            async def piece(at: int, wanted: int) -> bytes | memoryview:
+                return await _read_whole(session, handle, at, wanted, self._size)
+
+            return await read_pieces(piece, offset, length, min(limit, PIECE))
 
         return await self.run(read)
 
@@ -196,8 +197,8 @@ class SmbOpenFile(OpenFile):
             if len(view) <= limit:
                 await _write_one(session, handle, offset, view, flags)
                 return
-            size = min(limit, _PIECE)
-            await _in_turns(
+            size = min(limit, PIECE)
+            await in_turns(
                 len(view),
                 size,
                 lambda at: _write_one(session, handle, offset + at, view[at : at + size], flags),
@@ -349,24 +350,6 @@ async def _read_one(session: Session, handle: bytes, offset: int, length: int) -
     return parse_read_response(answer.message)[:length]
 
 
-async def _read_pieces(
-    session: Session, handle: bytes, offset: int, length: int, piece_size: int, size: int
-) -> memoryview:
-    """Several requests under way at once, put together in one buffer."""
-    buffer = memoryview(bytearray(length))
-    ends: list[int] = []  # of pieces that were shorter than asked for
-
-    async def piece(at: int) -> None:
-        wanted = min(piece_size, length - at)
-        data = await _read_whole(session, handle, offset + at, wanted, size)
-        buffer[at : at + len(data)] = data
-        if len(data) < wanted:
-            ends.append(at + len(data))
-
-    await _in_turns(length, piece_size, piece)
-    return buffer[: min(ends)] if ends else buffer
-
-
 async def _write_one(session: Session, handle: bytes, offset: int, data: memoryview, flags: int) -> None:
     done = 0
     while done < len(data):
@@ -377,19 +360,3 @@ async def _write_one(session: Session, handle: bytes, offset: int, data: memoryv
         if not 0 < count <= len(rest):
             raise FsError(Status.IO, f"the server wrote {count} of {len(rest)} bytes")
         done += count
-
-
-async def _in_turns(length: int, size: int, work: Callable[[int], Awaitable[None]]) -> None:
-    """`work` for each multiple of `size` below `length`, some at once; the first failure ends all."""
-    places = iter(range(0, length, size))
-
-    async def worker() -> None:
-        for at in places:
-            await work(at)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(_AT_ONCE, -(-length // size))):
-                group.create_task(worker())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
