@@ -10,6 +10,7 @@ from typing import Final
 
 from quicfs.fuse_mount.context import Context
 from quicfs.fuse_mount.crossing import Pending
+from quicfs.fuse_mount.siblings import Siblings
 from quicfs.vfs import Attr, DirEntry, DirPage, FsError, Node, Status
 
 PAGE: Final = 1024
@@ -45,6 +46,7 @@ class DirHandle:
 class Directories:
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._siblings = Siblings(context)
         self._open: dict[int, DirHandle] = {}
         self._next_fh = 1
         self._lock = threading.Lock()
@@ -123,6 +125,7 @@ class Directories:
     def _rewind(self, directory: DirHandle) -> None:
         """A scan from the start: from memory, if the whole directory is there."""
         cache = self._context.cache
+        self._siblings.arrive(directory.path)
         listing = cache.listing(directory.path)
         known = None if listing is None else listing.entries
         directory.entries = known or ()
