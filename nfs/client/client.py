@@ -153,9 +153,11 @@ class Client:
         """Where open files, and those with data to commit, are found from now on."""
         path = f"{old[0].shown.rstrip('/')}/{old[1]}"
         places: dict[NfsNode, tuple[NfsNode, str]] = {}
+        seen: set[NfsNode] = set()
         for each in {*(file.nfs_node for file in self.opens), *(file.node for file in self.unstable.files)}:
             node = each
-            while (place := node.place) is not None and node not in places:
+            while (place := node.place) is not None and node not in seen:
+                seen.add(node)
                 shown = node.shown
                 if shown == path:
                     places[node] = new
