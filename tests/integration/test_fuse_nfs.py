@@ -57,7 +57,7 @@ def folder(mount: Path) -> Path:
 
 class TestNfsMount(PosixSuite, SpecialFilesSuite):
     LACKS = frozenset[str]()
-    MANY = 4_000
+    MANY = 2_500
 
 
 def test_inodes_are_those_of_the_server(mount: Path) -> None:

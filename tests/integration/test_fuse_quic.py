@@ -58,7 +58,7 @@ def folder(mount: Path) -> Path:
 
 class TestQuicMount(PosixSuite):
     LACKS = frozenset[str]()
-    MANY = 4_000
+    MANY = 2_500
 
 
 def attempt(path: Path, seconds: float) -> str:

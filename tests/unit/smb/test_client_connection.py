@@ -348,7 +348,7 @@ def test_a_server_of_noise_gives_a_sentence(data: st.DataObject) -> None:
         async def connect() -> TcpStream:
             return TcpStream(ours)
 
-        fs = SmbFileSystem(connect, "server", "share", timeout=5)
+        fs = SmbFileSystem(connect, "server", "share", timeout=1)
         with pytest.raises(ConnectError):
             await fs.connect()
         await fs.close()
@@ -368,7 +368,7 @@ def test_a_server_that_speaks_something_else_is_a_sentence() -> None:
         async def connect() -> TcpStream:
             return TcpStream(ours)
 
-        fs = SmbFileSystem(connect, "server", "share", timeout=5)
+        fs = SmbFileSystem(connect, "server", "share", timeout=1)
         with pytest.raises(ConnectError, match="not a Direct TCP header") as caught:
             await fs.connect()
         assert caught.value.problem is ConnectProblem.PROTOCOL
