@@ -19,8 +19,11 @@ nobody.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import pwd
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -33,9 +36,15 @@ from quicfs.vfs import Caller
 if TYPE_CHECKING:
     from quicfs.nfs.rpc.service import Peer
 
+_log: Final = logging.getLogger("quicfs.nfs")
+
 NOBODY: Final = 65534
 _NO_ID: Final = 0xFFFFFFFF
 """(uid_t)-1: to system calls it means "leave it as it is"."""
+
+
+_LOOK_S: Final = 1.0
+"""Between looks whether the file of a map has changed."""
 
 
 class IdentityMapError(ValueError):
@@ -85,32 +94,81 @@ class _Line:
 
 
 class IdentityMap:
-    """See the top of this file for what stands in one."""
+    """See the top of this file for what stands in one. A map that was loaded from a file follows it: `clock()` tells
+    when to look, in seconds. While the file cannot be used, what it said last counts."""
 
     def __init__(self, text: str, *, source: str = "the identity map") -> None:
         """IdentityMapError for a line that cannot be used."""
-        self._lines: list[_Line] = []
-        for number, line in enumerate(text.splitlines(), 1):
-            content = line.partition("#")[0].strip()
-            if content:
-                try:
-                    self._lines.append(_parse(content))
-                except ValueError as error:
-                    raise IdentityMapError(f"{source}, line {number}: {error}") from None
+        self._lines = _lines(text, source)
+        self._path: Path | None = None
+        self._clock: Callable[[], float] = time.monotonic
+        self._looked = 0.0
+        self._seen: tuple[int, int, int] | None = None
+        self._failure = ""
+        self._edition = 0
 
     @classmethod
-    def load(cls, path: Path) -> IdentityMap:
+    def load(cls, path: Path, *, clock: Callable[[], float] = time.monotonic) -> IdentityMap:
         """Raises OSError, IdentityMapError."""
-        return cls(path.read_text(encoding="utf-8"), source=str(path))
+        seen = _version(path)
+        made = cls(path.read_text(encoding="utf-8"), source=str(path))
+        made._path, made._clock, made._looked, made._seen = path, clock, clock(), seen
+        return made
+
+    def _follow(self, path: Path) -> None:
+        now = self._clock()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        try:
+            seen = _version(path)
+            if seen == self._seen:
+                return
+            self._seen = seen
+            self._lines = _lines(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, ValueError) as error:
+            if str(error) != self._failure:
+                _log.error("the identity map stays as it was: %s", error)
+            self._failure = str(error)
+        else:
+            self._failure = ""
+            self._edition += 1
+            _log.info("%s was read again", path)
+
+    @property
+    def edition(self) -> int:
+        """How often it has changed."""
+        if self._path is not None:
+            self._follow(self._path)
+        return self._edition
 
     def caller(self, certificate: PeerCertificate | None, claimed: Credential) -> Caller | None:
         """None: nobody."""
+        if self._path is not None:
+            self._follow(self._path)
         if certificate is None:
             return None
         for line in self._lines:
             if line.fits(certificate):
                 return line.caller or _claimed(claimed)
         return None
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _lines(text: str, source: str) -> list[_Line]:
+    lines: list[_Line] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        content = line.partition("#")[0].strip()
+        if content:
+            try:
+                lines.append(_parse(content))
+            except ValueError as error:
+                raise IdentityMapError(f"{source}, line {number}: {error}") from None
+    return lines
 
 
 def _parse(content: str) -> _Line:

@@ -86,12 +86,13 @@ class Context:
         """The tree of `export` with the rights of the one who called."""
         return self._seen(export)[3]
 
-    def _seen(self, export: Export) -> tuple[Export, Credential, Caller, FileSystem]:
+    def _seen(self, export: Export) -> tuple[Export, Credential, Caller, FileSystem, int]:
         """Mostly, a connection carries call after call of one user to one export."""
-        seen: tuple[Export, Credential, Caller, FileSystem] | None = self.peer.memo
-        if seen is None or seen[0] is not export or seen[1] is not self.credential:
+        seen: tuple[Export, Credential, Caller, FileSystem, int] | None = self.peer.memo
+        edition = self.server.edition
+        if seen is None or seen[0] is not export or seen[1] is not self.credential or seen[4] != edition:
             caller = self.server.caller(self.credential, self.peer, export)
-            seen = self.peer.memo = export, self.credential, caller, export.view(caller)
+            seen = self.peer.memo = export, self.credential, caller, export.view(caller), edition
         return seen
 
 

@@ -100,6 +100,13 @@ def test_the_certificate_says_who_it_is(site: Site, tmp_path: Path) -> None:
             assert quicfs("put", identities, f"{url}/{owner}", *mine).returncode == 0
             assert (folder / str(owner)).stat().st_uid == owner
         assert quicfs("ls", url, "--ca", site.files.ca).returncode == 1
+        identities.write_text("cn:guest = 900:900\n")
+        for turn in range(5):  # the server looks once a second
+            assert quicfs("put", identities, f"{url}/turn{turn}", *mine).returncode == 0
+            if (folder / f"turn{turn}").stat().st_uid == 900:
+                break
+        else:
+            raise AssertionError("the new map does not count")
 
 
 def test_mistakes(site: Site, tmp_path: Path) -> None:

@@ -119,3 +119,35 @@ def test_lines_that_cannot_be_used(line: str, why: str, tmp_path: Path) -> None:
     path.write_text(f"# fine\n{line}\n")
     with pytest.raises(IdentityMapError, match=rf"{path}, line 2: .*{why}"):
         IdentityMap.load(path)
+
+
+def test_a_file_that_changes_is_followed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, now = tmp_path / "map", [100.0]
+    path.write_text("cn:alice = 1:1\n")
+    known = IdentityMap.load(path, clock=lambda: now[0])
+
+    def alice() -> Caller | None:
+        return known.caller(ALICE, AuthNone())
+
+    assert alice() == Caller(1, 1)
+    path.write_text("cn:alice = 200:200\n")
+    assert alice() == Caller(1, 1)  # it was looked at just now
+    for text, expected in (
+        ("", Caller(200, 200)),
+        ("cn:alice = nobody-of-that-name\n", Caller(200, 200)),
+        ("", Caller(200, 200)),
+        ("cn:bob = 3:3\n", None),
+    ):
+        if text:
+            path.write_text(text)
+        now[0] += 2
+        assert alice() == expected
+    path.unlink()
+    for _ in range(3):
+        now[0] += 2
+        assert alice() is None
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and "no user nobody-of-that-name" in said[0] and "No such file" in said[1]
+    path.write_text("cn:alice = 4:4\n")
+    now[0] += 2
+    assert alice() == Caller(4, 4)
